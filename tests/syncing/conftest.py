@@ -25,7 +25,7 @@ def tenant(far_end: FarEnd, data_dir: Path, transactional_db: None) -> TenantSta
 
 @pytest.fixture
 def ask_api(client: Client, db: None, data_dir: Path) -> Callable[..., Any]:
-    """What the API answers with this status, by a key of the role. No answer shows the secret."""
+    """The API's answer to a key of the role, with this status. No answer contains the secret."""
     keys = {role: create_key(name=role.value, role=role)[1] for role in (Role.ADMIN, Role.OPERATOR, Role.VIEWER)}
 
     def call(method: str, path: str, body: Any = None, status: int = 200, role: Role = Role.ADMIN) -> Any:

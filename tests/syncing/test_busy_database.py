@@ -31,7 +31,7 @@ def image(tmp_path):
 
 
 class Busy(LiveState):
-    """A tenant whose container is one of the engine's."""
+    """A tenant whose container runs on the engine."""
 
     def begin(self, image: str) -> None:
         name = lifecycle.runtime_name(self.container_id)
@@ -57,7 +57,8 @@ class Busy(LiveState):
 def test_a_busy_database_comes_back_as_the_last_save_had_it(
     s3, data_dir, transactional_db, image, tmp_path, saves, capsys
 ):
-    """Each save completes at one moment; cut anywhere in the next one and the host lost, the last one comes back."""
+    """Each save is one consistent snapshot; if the next one is interrupted and the host lost, a restore returns the
+    last one."""
     end = RcloneS3(s3)
     end.clear()
     tenant = Busy(end)

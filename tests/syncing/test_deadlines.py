@@ -42,7 +42,8 @@ def soon(monkeypatch):
 
 @pytest.mark.parametrize("number", [0, 1], ids=["s3", "webdav"])
 def test_each_question_of_a_claim_ends_although_bytes_go_on_coming(dripping, number, soon):
-    """By each client, in the head and in the body; the connection is cut, so nothing goes on behind it."""
+    """For each client, in the head and in the body; the connection is closed, so nothing continues in the
+    background."""
     sink = list(sinks_at(dripping))[number]
     for ask in (
         lambda: sink.get("k", CLAIM_DEADLINE_S),
@@ -78,7 +79,7 @@ def test_each_question_of_a_run_ends_too(number, soon):
 
 
 def test_a_handshake_that_drips_ends_too(soon):
-    """TLS has a time of its own in no client."""
+    """No client gives the TLS handshake its own time limit."""
     server = Dripping(b"")
     try:
         sink = S3Sink("b", "us-east-1", "", f"https://localhost:{server.port}", "", "key", "secret-secret")
@@ -90,7 +91,7 @@ def test_a_handshake_that_drips_ends_too(soon):
 
 
 def test_an_answer_in_time_is_given_and_the_connection_kept(s3):
-    """Nothing is cut that was answered."""
+    """No answered query is interrupted."""
     sink = s3.sink()
     sink.put("x/one", b"1")
     before = threading.active_count()
@@ -106,7 +107,7 @@ def test_an_answer_in_time_is_given_and_the_connection_kept(s3):
 
 @pytest.fixture
 def asked(data_dir, monkeypatch):
-    """Surveys of two pools: one at a sink that drips, one at a directory."""
+    """Sink checks of two pools: one with a sink that sends byte by byte, one with a directory."""
     monkeypatch.setattr(sink_checks, "_took_s", {})
     monkeypatch.setattr(sink_checks, "_silent_since", {})
     monkeypatch.setattr(places, "is_settled", lambda _spec, _sink: True)

@@ -95,7 +95,7 @@ def test_no_claim_begins_while_state_is_erased_and_none_is_erased_while_held(sta
 
 
 def test_an_erasure_that_was_cut_is_carried_on_and_never_half_restored(state, run_tasks, monkeypatch):
-    """The objects are gone, the marker is not: a claim must refuse rather than start from what is left."""
+    """The objects are lost but the marker exists: a claim must refuse instead of starting with the remaining files."""
     saved_twice(state)
     real, gone = type(state.sink).delete, []
 
@@ -147,7 +147,7 @@ def test_a_sink_that_refuses_fails_the_erasure_and_frees_the_tenant(data_dir, tr
 
 
 def test_vanished_state_is_forgotten_only_after_a_claim_met_it(state):
-    """A typo in a prefix must not look like a first time; only an admin may say that it is one."""
+    """A typo in a prefix must not look like a first claim; only an admin may declare it one."""
     saved_twice(state)
     state.far_end.clear()
     with pytest.raises(sync_errors.StateMissing):

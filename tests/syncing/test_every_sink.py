@@ -79,7 +79,7 @@ def test_a_change_of_the_same_size_and_time_is_saved(tenant):
 
 @pytest.mark.parametrize("mode", ["sync", "copy"])
 def test_a_file_may_take_a_folders_place_and_back(far_end, data_dir, transactional_db, mode):
-    """What stands in the way goes to the backup; the slot is not wedged."""
+    """An obstacle is moved to the backup; the slot does not get stuck."""
     tenant = TenantState(far_end, mode=mode)
     (tenant.state / "x" / "y").mkdir(parents=True)
     own(tenant, "x", "x/y")
@@ -178,7 +178,7 @@ def test_a_state_that_cannot_fit_is_refused_before_the_first_byte(tenant, settin
 
 
 def test_two_who_write_the_marker_at_once(tenant, monkeypatch):
-    """Where the sink can, the second learns of it before it has changed anything."""
+    """If the sink supports it, the second save is refused before it changes anything."""
     tenant.write(a="1")
     tenant.save()
     tenant.claim()
@@ -244,7 +244,7 @@ def test_a_location_that_vanished_is_an_error_with_its_name(tenant):
 
 
 def test_many_who_use_one_sink_at_once(far_end):
-    """Markers and probes come and go in the same folder: none meets half of another."""
+    """Markers and probes share a folder: none reads a half-written object of another."""
     from concurrent.futures import ThreadPoolExecutor
 
     sink = far_end.sink()

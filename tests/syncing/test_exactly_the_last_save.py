@@ -63,7 +63,7 @@ def test_a_first_save_that_was_cut_leaves_an_empty_start(tenant):
 
 
 def test_what_was_there_before_the_first_save_is_what_it_is_taken_back_to(tenant):
-    """A location that somebody filled by hand is adopted."""
+    """A location that was filled by hand is adopted."""
     tenant.sink.put(f"{LOCATION}/by-hand", b"precious")
     tenant.claim()
     assert tenant.look() == {"by-hand": "precious"}
@@ -147,7 +147,7 @@ def test_backups_expire_by_their_name_and_never_while_an_open_save_needs_them(te
 
 
 def test_a_save_is_refused_when_somebody_else_has_saved_there_since_the_claim(tenant):
-    """Another deployment, or a database that was set back; older or newer, what is there is not ours to replace."""
+    """Another deployment, or an older database: objects of another owner are never replaced."""
     tenant.write(a="1")
     tenant.save()
     tenant.claim()
@@ -236,7 +236,7 @@ def test_random_edits_saves_kills_and_losses(far_end, data_dir, transactional_db
 
 
 def killed(tenant: TenantState, after_s: float) -> bool:
-    """A save whose rclone is killed after that time; True when it was done before."""
+    """A save whose rclone is killed after that time; True if it completed before."""
     real, timers = subprocess.Popen, []
 
     def kill(process) -> None:

@@ -21,7 +21,7 @@ def document(name: str, kind: str) -> dict[str, object]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_examples_documents_are_taken_and_none_of_its_fields_is_a_default_in_disguise(call, name):
-    """Each field that an example sets is one that the API knows, and says something that leaving it out does not."""
+    """Each field that an example sets exists in the API, and differs from its default."""
     assert call("POST", "credentials", KEYS).status_code == 201
     given = document(name, "workload")
     made = call("POST", "workloads", given)

@@ -106,7 +106,7 @@ def test_a_sink_that_fails_the_first_question_fails_the_claim(tenant, proxy, fau
 
 
 def test_a_fault_that_passes_costs_a_retry_and_nothing_else(tenant, proxy):
-    """The facts: some servers fail a PUT into a new folder now and then."""
+    """Some servers occasionally fail a PUT into a new folder."""
     tenant.write(**{f"f{number}": "x" for number in range(5)})
     struck = []
     real = proxy.strikes
@@ -171,7 +171,7 @@ def test_keys_that_are_rotated_between_two_saves(tmp_path, data_dir, transaction
 
 
 def test_two_deployments_on_one_bucket_leave_each_other_alone(far_end, data_dir, transactional_db, settings, tmp_path):
-    """One takes over where the other saved only by a claim that restores; neither expires the other's backups."""
+    """One deployment takes over another's state only by a claim that restores; neither expires the other's backups."""
     ours = TenantState(far_end)
     ours.write(a="1")
     ours.save()
@@ -203,7 +203,7 @@ def test_two_deployments_on_one_bucket_leave_each_other_alone(far_end, data_dir,
 
 
 def test_rclone_is_ended_when_nobody_confirms_the_claim(tenant, proxy, monkeypatch):
-    """The question whether the claim still stands hangs; a new claim elsewhere must not meet this rclone."""
+    """The check whether the claim is still valid hangs; a new claim elsewhere must not run next to this rclone."""
     import threading
     import time
 
@@ -243,7 +243,7 @@ def test_rclone_is_ended_when_nobody_confirms_the_claim(tenant, proxy, monkeypat
 
 
 def test_a_credential_that_is_rotated_while_a_save_runs(s3, data_dir, transactional_db):
-    """The save that runs goes on with what it began with; the next one uses the new."""
+    """The running save continues with its credentials; the next one uses the new ones."""
     import threading
     import time
 
@@ -276,7 +276,7 @@ def test_a_credential_that_is_rotated_while_a_save_runs(s3, data_dir, transactio
 
 @pytest.mark.parametrize("after_ms", [5, *(pytest.param(n, marks=pytest.mark.long) for n in range(60, 400, 40))])
 def test_s3_is_killed_in_the_middle_of_a_save(tmp_path, data_dir, transactional_db, monkeypatch, settings, after_ms):
-    """Whatever of the save arrived, the next claim gets the last completed one (P5)."""
+    """However much of the save arrived, the next claim gets the last complete one (P5)."""
     import threading
     import time
 

@@ -31,7 +31,7 @@ def moto(tmp_path_factory):
 
 @pytest.fixture
 def host(monkeypatch, tmp_path):
-    """A node with no rights at all, until a test gives it some."""
+    """A node without credentials, until a test gives it some."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -49,7 +49,7 @@ def host(monkeypatch, tmp_path):
 
 
 class Watched:
-    """A sink without keys, behind a proxy that sees with whose rights each client asks."""
+    """A sink without keys, behind a proxy that records the credentials of each request."""
 
     def __init__(self, moto, proxy, volume, lock):
         endpoint = moto.shown["endpoint"].replace("127.0.0.1", HIDDEN_NAME)
@@ -120,7 +120,7 @@ def test_keys_of_a_profile(watched, host, tmp_path):
 
 
 def test_keys_by_web_identity(watched, host, moto, tmp_path):
-    """As Kubernetes gives service accounts a role."""
+    """As Kubernetes assigns a role to service accounts."""
     (tmp_path / "token").write_text("a.web.token")
     host.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "token"))
     host.setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/boilerhouse")
@@ -133,7 +133,7 @@ def test_keys_by_web_identity(watched, host, moto, tmp_path):
 
 
 class Metadata:
-    """What tells an instance or a task its role's keys; each answer has a new key, good for ``minutes``."""
+    """A metadata service with the keys of a role; each answer has a new key, valid for ``minutes``."""
 
     def __init__(self, minutes):
         self.given, self.minutes = 0, minutes
@@ -192,14 +192,14 @@ def metadata(request, host):
 
 
 def test_keys_of_the_instances_role(watched, metadata):
-    """Asked for once, by the process; rclone never asks for any."""
+    """The process requests them once; rclone never does."""
     assert watched.check() == ("ASIAROLE1", "token-1")
     assert metadata.given == 1
 
 
 @pytest.mark.parametrize("metadata", [TASK], indirect=True)  # an instance's own are used past their time, by design
 def test_a_roles_keys_are_renewed_before_a_transfer(watched, metadata):
-    """Those that soon expire are given to no rclone."""
+    """Keys that expire soon are not passed to rclone."""
     metadata.minutes = 5
     watched.save()
     watched.save()

@@ -47,7 +47,7 @@ def soon():
 
 
 def test_each_question_ends_and_another_mount_answers(root, soon):
-    """And no thread of ours is left, nor a process."""
+    """No thread and no process is left."""
     sink = LocalSink(root)
     sink.put("disk/one", b"1")
     soon()
@@ -99,7 +99,7 @@ def test_what_not_even_a_signal_ends_is_left_behind_and_not_risked_for_ever(tmp_
 
 
 def is_stuck(pid: int) -> bool:
-    """Whether it asks a directory, and has not gone."""
+    """Whether it is querying a directory."""
     try:
         return b"local_program" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
@@ -107,7 +107,7 @@ def is_stuck(pid: int) -> bool:
 
 
 def test_many_at_once_wait_for_no_more_processes_than_a_mount_may_hold(root, soon):
-    """Sixteen threads of saves ask it; those of another mount are as many as ever."""
+    """Sixteen threads of saves query it; another mount still has all its processes."""
     sink, failed = LocalSink(root), []
 
     def ask() -> None:
@@ -131,7 +131,7 @@ def test_many_at_once_wait_for_no_more_processes_than_a_mount_may_hold(root, soo
 
 
 def test_a_transfer_to_a_mount_that_hangs_meanwhile_stalls(root, data_dir, transactional_db, settings, tmp_path):
-    """rclone is killed where it waits; the worker goes on."""
+    """rclone is killed while it waits; the worker continues."""
     settings.BOILERHOUSE_TRANSFER_STALL_S = 2
     sink, volume = LocalSink(root), tmp_path / "volume"
     volume.mkdir()

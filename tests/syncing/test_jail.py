@@ -51,7 +51,7 @@ def upload(s3, volume, lock, location):
 
 @pytest.mark.parametrize("gid", [UID, 0])
 def test_files_go_up_and_come_back_as_the_containers_user(s3, volume, lock, tmp_path, gid):
-    """Its group, too; rclone itself makes it so."""
+    """Its group too; rclone itself sets it."""
     (volume / "a").write_text("hello")
     os.chown(volume / "a", UID, UID)
     upload(s3, volume, lock, "jail/one")
@@ -104,7 +104,7 @@ print(json.dumps(said))
 
 @pytest.fixture
 def inside(volume, monkeypatch):
-    """What a program sees and may do where rclone would run."""
+    """What a program can see and do in rclone's sandbox."""
     python = Path(sys.executable).resolve()
     base = Path(sys.base_prefix)
     binds = [(path, str(path)) for path in (Path("/usr/lib"), base)]
@@ -129,7 +129,7 @@ def inside(volume, monkeypatch):
 
 
 def test_a_save_may_read_what_its_owner_closed_and_nothing_else(inside, volume):
-    """One capability, in the saving jail only; it neither writes nor opens what lies past the mount (P11)."""
+    """One capability, in the sandbox of saves only; it permits neither writes nor access beyond the mount (P11)."""
     said = inside(writable=False)
     assert said == {
         "bounding": [2], "ambient": [2], "noNewPrivileges": 1, "uid": UID, "gid": UID, "groups": [],
@@ -147,7 +147,7 @@ def test_a_restore_has_no_capability(inside):
 
 @pytest.mark.parametrize("writable", [False, True], ids=["save", "restore"])
 def test_the_root_group_reaches_no_more_than_a_group_of_its_own(inside, writable):
-    """Of a workload whose group is 0, rclone has it too (P11)."""
+    """If a workload's group is 0, rclone has it too (P11)."""
     own, root = inside(writable), inside(writable, gid=0)
     assert (root.pop("gid"), own.pop("gid")) == (0, UID)
     assert root == own
@@ -155,7 +155,7 @@ def test_the_root_group_reaches_no_more_than_a_group_of_its_own(inside, writable
 
 
 def test_without_the_filter_a_save_would_open_the_hosts_root_by_its_number(inside, monkeypatch, volume):
-    """What the filter is for; on file systems whose root is inode 2 (ext4)."""
+    """The attack that the filter prevents, on file systems whose root is inode 2 (ext4)."""
     if os.stat(volume).st_dev != os.stat("/").st_dev or os.stat("/").st_ino != 2:
         pytest.skip("needs the volume on an ext4 root")
     monkeypatch.setattr(syscalls, "_filter", lambda _machine: struct.pack("=HBBI", 0x06, 0, 0, 0x7FFF0000))
@@ -195,7 +195,7 @@ def test_rclone_finds_an_https_sink_by_name_and_verifies_it(volume, lock, tmp_pa
 
 
 def test_a_sink_that_nobody_vouches_for_is_not_used(volume, lock, tmp_path, settings):
-    """By rclone and by the client alike, and the error says what to do."""
+    """For rclone and the client alike, and the error says what to do."""
     settings.BOILERHOUSE_CA_BUNDLE = ""
     server = S3Server(tmp_path / "s3", tls=True)
     server.start()
@@ -234,7 +234,7 @@ def test_every_directory_of_the_jail_is_open_to_the_containers_user(volume, refu
 
 
 def test_nothing_of_the_host_is_seen_but_what_rclone_needs(volume, refused):
-    """Certificates, the resolver's files, two programs and the libraries of one, and what the run is about (P11)."""
+    """Certificates, the resolver's files, two programs and the libraries of one, and the files of the run (P11)."""
     (volume / "mine").touch()
     command = Jail(volume, Owner(UID, UID), False).wrap(["lsf", "-R", "--files-only", "--links", "/"], refused)
     done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True, pass_fds=(refused,), env={})
@@ -246,7 +246,7 @@ def test_nothing_of_the_host_is_seen_but_what_rclone_needs(volume, refused):
 
 
 def test_the_resolvers_file_may_be_a_link(volume, tmp_path, refused):
-    """As systemd-resolved has it."""
+    """As with systemd-resolved."""
     etc = tmp_path / "etc"
     etc.mkdir()
     (etc / "real.conf").write_text("nameserver 192.0.2.53\n")

@@ -79,7 +79,7 @@ def test_what_no_proxy_names_is_asked_directly(proxies, entry, address, is_direc
 
 
 def test_rclone_gets_one_proxy_or_none(proxies):
-    """It has no rule of its own to decide by."""
+    """rclone does not decide by its own rules."""
     proxies.NO_PROXY = ["quiet.test"]
 
     assert network_settings.rclone_environment("https://s3.corp.test") == {"HTTPS_PROXY": "http://proxy:3129"}
@@ -97,7 +97,7 @@ def test_amazons_own_endpoint_is_known_by_name(proxies):
 
 
 def test_without_a_bundle_of_its_own_the_systems_certificates_count(settings):
-    """rclone and the client in the process are given the same file."""
+    """rclone and the client in the process get the same file."""
     settings.BOILERHOUSE_CA_BUNDLE = ""
     assert "-----BEGIN CERTIFICATE-----" in Path(network_settings.ca_bundle()).read_text()
 
@@ -106,7 +106,7 @@ def test_without_a_bundle_of_its_own_the_systems_certificates_count(settings):
 
 
 class Proxied:
-    """A sink that only a proxy finds."""
+    """A sink whose host name only a proxy resolves."""
 
     def __init__(self, end: FarEnd, proxy: Proxy) -> None:
         self.end, self.proxy = end, proxy
@@ -157,7 +157,7 @@ def moved(data_dir, tmp_path):
 
 
 def test_every_client_goes_through_the_proxy(proxied, moved):
-    """That alone knows the endpoint's name, and wants a password."""
+    """A proxy that alone resolves the endpoint's name, and requires a password."""
     sink = proxied.end.sink()
     sink.probe()
     assert moved(sink) == "hello"
@@ -168,7 +168,7 @@ def test_every_client_goes_through_the_proxy(proxied, moved):
 
 
 def test_what_no_proxy_names_no_client_asks_through_it(proxied, moved, settings):
-    """Both go by the proxy, or neither."""
+    """Both use the proxy, or neither does."""
     settings.NO_PROXY = [HIDDEN_NAME]
     sink = proxied.end.sink()
 
@@ -220,7 +220,7 @@ def found_ids():
 
 
 def test_a_bundle_that_cannot_be_used_is_said_at_the_start(settings, tmp_path):
-    """Missing, no certificates, or closed to the users that rclone runs as."""
+    """Missing, without certificates, or not readable by the users that rclone runs as."""
     assert not found_ids()
     good = Path(settings.BOILERHOUSE_CA_BUNDLE).read_text()
     settings.BOILERHOUSE_CA_BUNDLE = str(tmp_path / "ca.pem")

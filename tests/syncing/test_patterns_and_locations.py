@@ -40,7 +40,7 @@ NAMES = [
 
 
 def invented(number):
-    """A pattern that is taken, another for each number."""
+    """A valid pattern, a different one for each number."""
     chance = random.Random(number)
     while True:
         pattern = "".join(chance.choice(PARTS) for _ in range(chance.randint(1, 6)))
@@ -60,7 +60,7 @@ def files(tmp_path_factory):
 
 @pytest.mark.parametrize("number", range(60))
 def test_rclone_and_we_mean_the_same_by_any_pattern(files, number):
-    """What is taken, rclone reads without an error, and as we do."""
+    """rclone parses every accepted pattern without an error, with the same meaning."""
     pattern = invented(number)
     includes = [f"--include={one}" for one in patterns.to_rclone(pattern)]
     listed = subprocess.run([rclone_path(), "lsf", "-R", "--files-only", *includes, str(files)],
@@ -82,7 +82,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize("pattern", HOSTILE)
 def test_no_pattern_takes_more_than_a_walk_through_the_name(pattern):
-    """30 empty files took 17 s. What would go on for hours is given up after a minute."""
+    """30 empty files took 17 s. A match that would take hours is aborted after a minute."""
     program = (
         f"from syncing import patterns; m = patterns.matcher({pattern!r}); [m({HOSTILE[pattern]!r}) for _ in range(50)]"
     )
@@ -91,7 +91,7 @@ def test_no_pattern_takes_more_than_a_walk_through_the_name(pattern):
 
 @pytest.mark.parametrize("length", [100, 400])
 def test_a_walk_takes_a_step_for_each_character_at_most(length):
-    """The steps that are not remembered are the work."""
+    """The steps that are not cached are the cost."""
     automaton = patterns._automaton("*_*_*?[ab]{*_,_*}*_*.csv")
     automaton._forget()
     steps = 0
@@ -133,7 +133,7 @@ def test_what_is_remembered_of_names_is_bounded():
     ],
 )  # fmt: skip
 def test_patterns_that_mean_nothing_or_everything_are_refused(bad):
-    """The last are regular expressions, or errors, to rclone."""
+    """rclone reads the last ones as regular expressions, or as errors."""
     assert patterns.check(bad)
 
 

@@ -18,7 +18,7 @@ AWAITED = {Trigger.CLAIM, Trigger.RELEASE}
 
 @pytest.fixture
 def niceness(monkeypatch) -> list[int]:
-    """Of each rclone that was started, in order."""
+    """The niceness of each started rclone, in order."""
     known: list[int] = []
     popen = connect_guard.Guard.popen
 

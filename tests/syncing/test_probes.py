@@ -72,7 +72,7 @@ def left(far_end):
 
 
 def test_a_probe_saves_and_restores_by_rclone_and_leaves_nothing(spec, far_end, started, data_dir):
-    """In the jail, under a uid of the containers' kind, with the flags of a save."""
+    """In the sandbox, with a uid from the containers' range and the flags of a save."""
     health = services.probe(spec)
 
     assert health["state"] == "healthy", health
@@ -94,7 +94,7 @@ def _secrets(far_end):
 
 @pytest.fixture
 def tls_spec(data_dir, tmp_path):
-    """A spec whose sink is an S3 by https, healthy."""
+    """A healthy spec with an S3 sink over https."""
     server = S3Server(tmp_path / "s3", tls=True)
     server.start()
     try:
@@ -109,7 +109,7 @@ def tls_spec(data_dir, tmp_path):
 
 
 def test_a_sink_that_only_the_process_reaches_is_not_healthy(tls_spec, monkeypatch):
-    """What the in-process client can do and rclone cannot is what a save cannot do."""
+    """A save needs rclone, whatever the in-process client can do."""
     monkeypatch.setattr("syncing.jail.CERTIFICATES", "/elsewhere.pem")
     health = services.probe(tls_spec)
 
@@ -119,7 +119,7 @@ def test_a_sink_that_only_the_process_reaches_is_not_healthy(tls_spec, monkeypat
 
 
 def test_a_transfer_that_failed_has_the_next_probe_try_one(tls_spec, monkeypatch):
-    """It stayed healthy for a quarter of an hour, and once mended nothing had become healthy."""
+    """It stayed healthy for a quarter of an hour, and a repaired sink did not become healthy."""
     with monkeypatch.context() as patched:
         patched.setattr("syncing.jail.CERTIFICATES", "/elsewhere.pem")
         assert services.probe(tls_spec, is_periodic=True)["state"] == "healthy", "rclone has no turn yet"
@@ -134,7 +134,7 @@ def test_a_transfer_that_failed_has_the_next_probe_try_one(tls_spec, monkeypatch
 
 
 def test_a_sink_for_restores_alone_is_only_looked_at(spec, far_end, started, data_dir):
-    """Nothing is written at what is only restored from; rclone reads one byte of it."""
+    """Nothing is written to a sink that is only restored from; rclone reads one byte of it."""
     SyncMapping.objects.update(direction="download")
     put = far_end.sink().put
     health = services.probe(spec)
@@ -157,7 +157,7 @@ def test_a_sink_for_restores_alone_is_only_looked_at(spec, far_end, started, dat
 
 
 def test_every_mappings_location_is_tried(s3, data_dir, monkeypatch):
-    """Rights may end at a prefix: the second mapping's is tried, too."""
+    """Permissions may be limited to a prefix, so the second mapping's prefix is tested too."""
     body = s3.json("t/${tenantId}/")
     secrets = {"accessKeyId": s3.access_key, "secretAccessKey": body.pop("secretAccessKey")}
     two = [{}, {"container_path": "/extra", "sink_path": "closed/"}]
@@ -197,7 +197,7 @@ def test_a_healthy_sink_is_asked_by_rclone_only_now_and_then(s3_spec, started):
 
 
 def test_what_a_killed_probe_left_is_deleted_by_the_next(spec, far_end, data_dir, monkeypatch):
-    """Killed in its middle: objects at the sink, a backup, a directory on this node."""
+    """Killed halfway: objects at the sink, a backup and a directory on this node are left."""
 
     class Killed(BaseException):
         pass
@@ -227,7 +227,7 @@ def test_what_a_killed_probe_left_is_deleted_by_the_next(spec, far_end, data_dir
 
 
 def test_a_probe_that_could_not_delete_leaves_it_to_the_next(s3_spec, s3, data_dir, monkeypatch):
-    """What is left at the sink is in a journal on this node."""
+    """A journal on this node lists the leftovers at the sink."""
     spec = s3_spec
     real = S3Sink.delete_all
 
@@ -250,7 +250,7 @@ def test_a_probe_that_could_not_delete_leaves_it_to_the_next(s3_spec, s3, data_d
 
 
 def test_a_process_that_may_make_no_jail_asks_a_worker(s3_spec, monkeypatch, run_tasks, started):
-    """As the web process in compose: it waits for the answer, and never says healthy on its own."""
+    """Like the web process in compose: it waits for the worker, and never reports healthy by itself."""
     spec = s3_spec
 
     monkeypatch.setattr(probes, "can_jail", lambda: False)
@@ -266,7 +266,7 @@ def test_a_process_that_may_make_no_jail_asks_a_worker(s3_spec, monkeypatch, run
 
 
 def test_the_web_process_of_compose_knows_that_it_may_make_no_jail(data_dir):
-    """With the rights that compose.yaml gives it, and no others."""
+    """With the privileges of compose.yaml only."""
     given = yaml.safe_load((settings.BASE_DIR / "compose.yaml").read_text())["services"]["web"]["cap_add"]
     rights = ",".join(["-all", *(f"+{one.lower()}" for one in given)])
     ask = "import django; django.setup()\nfrom syncing import probes\nprint(probes.can_jail(), probes.jail_problem())"
@@ -278,7 +278,7 @@ def test_the_web_process_of_compose_knows_that_it_may_make_no_jail(data_dir):
 
 
 def test_a_dead_sink_is_said_without_a_worker(data_dir, monkeypatch):
-    """The first checks need no jail."""
+    """The first checks need no sandbox."""
     monkeypatch.setattr(probes, "can_jail", lambda: False)
     spec = make_sync_spec()
 
@@ -286,7 +286,7 @@ def test_a_dead_sink_is_said_without_a_worker(data_dir, monkeypatch):
 
 
 def test_a_typed_sink_is_probed_without_being_stored(spec, far_end, monkeypatch):
-    """By the editor; it says whether rclone has tried it too."""
+    """Through the editor; the result says whether rclone was used too."""
     mappings = list(spec.mappings.all())
     assert services.try_sink(far_end.sink(), mappings) is True
     monkeypatch.setattr(probes, "can_jail", lambda: False)
@@ -296,13 +296,13 @@ def test_a_typed_sink_is_probed_without_being_stored(spec, far_end, monkeypatch)
 
 
 def test_no_container_has_the_uid_of_a_probe(settings):
-    """Neither those that are leased nor that of a health check on trial (P11)."""
+    """Neither leased uids nor that of a dry run's health check (P11)."""
     assert probes._owner().uid > settings.BOILERHOUSE_UID_RANGE[1]
     assert probes.can_jail()
 
 
 def test_a_probe_of_an_urgent_process_is_not_urgent():
-    """The web process runs before all others; rclone that it starts must not."""
+    """The web process has raised priority; the rclone that it starts must not."""
 
     def policy():
         os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))

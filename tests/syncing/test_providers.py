@@ -165,7 +165,7 @@ ONE_BY_ONE = {
     "row", [*AT_ONCE, *(pytest.param(row, marks=pytest.mark.long) for row in ONE_BY_ONE)]
 )  # one by one they take as long as together, each
 def test_a_whole_life(behind, run_tasks, row):
-    """Each of these stores is used, with the flags that it takes."""
+    """Each of these stores works with its flags."""
     make, flags = (AT_ONCE | ONE_BY_ONE)[row]
     end = behind(make(), rcloneFlags=flags)
     live(end, run_tasks)
@@ -177,7 +177,7 @@ def test_a_whole_life(behind, run_tasks, row):
 @pytest.mark.long  # at the other S3, which verifies what is signed, and knows no KMS: two to three seconds each
 @pytest.mark.parametrize("row", [row for row in AT_ONCE | ONE_BY_ONE if "kms" not in row.lower()])
 def test_a_whole_life_without_conditional_writes(behind, s3, run_tasks, row):
-    """As above, at ``rclone serve s3``."""
+    """The same with ``rclone serve s3``."""
     make, flags = (AT_ONCE | ONE_BY_ONE)[row]
     live(behind(make(), end=far_ends.RcloneS3(s3), rcloneFlags=flags), run_tasks)
 
@@ -274,7 +274,7 @@ def test_what_cannot_be_used_is_found_by_the_probe_and_nothing_is_half_done(behi
 
 
 def test_the_probe_guesses_what_it_does_not_try(behind):
-    """A request that says that it pays costs money."""
+    """A requester-pays request costs money."""
     end = behind(providers.RequesterPays())
     with pytest.raises(errors.SinkDenied, match=r"Access Denied.*If the requester pays, add"):
         end.sink().probe()
@@ -287,7 +287,7 @@ def test_the_probe_guesses_what_it_does_not_try(behind):
     ids=["markers are hidden", "everything is hidden", "nothing can be read"],
 )
 def test_a_refusal_is_never_taken_for_a_first_time(behind, behaviour):
-    """What was saved is there, and no 403 makes a claim begin empty (P4, P5)."""
+    """The saved state exists, and no 403 makes a claim start empty (P4, P5)."""
     end = behind(providers.PrefixPolicy())
     state = TenantState(end)
     state.write(a="1")
@@ -304,7 +304,7 @@ def test_a_refusal_is_never_taken_for_a_first_time(behind, behaviour):
 
 
 def test_a_denied_listing_is_never_taken_for_a_first_time(behind):
-    """The marker is not there, and nothing says that nothing else is (P4)."""
+    """The marker is missing, but other objects may exist (P4)."""
     end = behind(providers.Behaviour())
     state = TenantState(end)
     state.sink.put(f"{DATA}state/by-hand", b"precious")
@@ -331,7 +331,7 @@ def test_wrong_keys_are_denied_also_where_a_missing_key_is(behind, s3, wrong):
 
 
 def test_what_lies_there_without_a_marker_is_restored_from_a_bucket_that_encrypts(behind, monkeypatch):
-    """Nothing was written or read yet that would say so."""
+    """No write or read has shown it yet."""
     end = behind(providers.DefaultKms())
     state = TenantState(end)
     state.sink.put(f"{DATA}state/by-hand", b"precious")
@@ -345,14 +345,14 @@ def test_what_lies_there_without_a_marker_is_restored_from_a_bucket_that_encrypt
     ("ahead", "words"), [(20, "20 minutes behind"), (-180, "180 minutes ahead of"), (0, "Set this")]
 )
 def test_a_clock_that_is_off_is_named_with_how_far(behind, ahead, words):
-    """Both ways; a store that refuses without a time of its own gets no figure."""
+    """Both ways; the error names no time if the store's refusal does not."""
     end = behind(providers.OtherClock(timedelta(minutes=ahead)))
     with pytest.raises(errors.ClockSkewed, match=words):
         end.sink().probe()
 
 
 def test_rclones_own_refusals_have_the_same_names(behind):
-    """A save that meets them first in a transfer."""
+    """A save whose transfer is the first to get these answers."""
     end = behind(providers.Behaviour())
     state = TenantState(end)
     for number, (behaviour, error, words) in enumerate(
@@ -370,7 +370,7 @@ def test_rclones_own_refusals_have_the_same_names(behind):
 
 
 def test_what_was_moved_into_an_archive_is_named_so(behind):
-    """rclone's 403 there is about no right."""
+    """rclone's 403 there is not about permissions."""
     end = behind(providers.Behaviour())
     state = TenantState(end)
     state.write(a="1")
@@ -384,7 +384,7 @@ def test_what_was_moved_into_an_archive_is_named_so(behind):
 
 
 class ForRclone(providers.Behaviour):
-    """Befalls rclone alone: the client's questions come through."""
+    """Affects rclone alone: the client's queries succeed."""
 
     def __init__(self, behaviour: providers.Behaviour) -> None:
         self.behaviour = behaviour
@@ -420,7 +420,7 @@ def test_small_requests_of_a_run_ride_over_throttling(behind):
 
 
 def test_what_a_batch_leaves_is_deleted_one_by_one(behind):
-    """A store that answers 200 to the batch, with errors in it."""
+    """A store that answers the batch with 200 and errors in the body."""
 
     class Leaves(providers.Behaviour):
         def refuse(self, asked):
@@ -439,7 +439,7 @@ def test_what_a_batch_leaves_is_deleted_one_by_one(behind):
 
 
 def test_a_listing_without_an_end_is_an_error(behind):
-    """Half a listing is never taken for all of it (P5)."""
+    """A partial listing is never taken for a complete one (P5)."""
 
     class Endless(providers.Behaviour):
         def answered(self, asked, answer):
@@ -561,7 +561,7 @@ def dav(tmp_path):
 
 
 def test_webdav_waits_as_long_as_it_is_asked_to(dav):
-    """429 with Retry-After; a question of a claim is not waited for so long."""
+    """429 with Retry-After; a claim does not wait that long."""
     sink = dav.sink()
     busy = providers.Answer(429, [("Retry-After", "1")], b"Too many requests from you")
     dav.provider.behaviour = providers.SlowDown(positions=range(2), answer=busy)
@@ -603,7 +603,7 @@ def test_webdavs_own_words_are_kept_without_our_secrets(dav, body, words):
 
 
 def test_a_webdav_endpoint_that_is_not_there_is_missing_and_not_empty(dav):
-    """404 of everything; a location that is not there yet is empty all the same (P4)."""
+    """404 for everything is an error; only a missing location counts as empty (P4)."""
     assert dav.sink().has_objects("t/none", CLAIM_DEADLINE_S) is False
     dav.shown["endpoint"] += "/no/such/place"
     with pytest.raises(errors.SinkMissing):

@@ -25,7 +25,7 @@ SOON_S = 0.7
 
 
 class Aside:
-    """Something done by another thread, on a connection of its own."""
+    """A change made by another thread on its own connection."""
 
     def __init__(self, act: Callable[[], object]) -> None:
         self.error: BoilerhouseError | None = None
@@ -58,7 +58,7 @@ def claim(tenant: str = "alice") -> None:
 
 
 def first(act: Callable[[], object], then: Callable[..., object]) -> Callable[..., object]:
-    """``then``, with something done just before it, as by another process."""
+    """``then``, with a change just before it, as by another process."""
 
     def run(*arguments: object, **named: object) -> object:
         assert Aside(act).is_done()
@@ -72,7 +72,7 @@ def changed(call, **over: object) -> dict[str, object]:
 
 
 def test_a_tenant_that_claims_while_a_spec_is_changed_keeps_its_coverage(call, pool, monkeypatch):
-    """Whether tenants hold anything was looked up by the view, before the sink was asked and the lock taken."""
+    """The view checked for assigned containers before the sink was queried and the lock taken."""
     monkeypatch.setattr(places, "check_to_save", first(claim, places.check_to_save))
     mapping = {"containerPath": "/state/logs", "sinkPath": "logs/", "direction": "upload", "mode": "copy"}
     body = changed(call, mappings=[mapping])
@@ -82,14 +82,14 @@ def test_a_tenant_that_claims_while_a_spec_is_changed_keeps_its_coverage(call, p
 
 
 def test_a_tenant_that_claims_while_a_spec_is_deleted_keeps_its_coverage(call, pool, monkeypatch):
-    """The view had looked already."""
+    """The view had checked before."""
     monkeypatch.setattr(services, "delete_spec", first(claim, services.delete_spec))
     problem(call("DELETE", "sync-specs/notes"), 409, "coverage_held")
     assert SyncSpec.objects.exists()
 
 
 def test_no_claim_is_committed_between_the_rule_and_the_deletion(pool, monkeypatch):
-    """The claim either is there to be seen, or finds the spec gone."""
+    """The deletion sees the claim, or the claim finds the spec deleted."""
     order: list[str] = []
     claiming: list[Aside] = []
     lock = places.lock
@@ -109,7 +109,7 @@ def test_no_claim_is_committed_between_the_rule_and_the_deletion(pool, monkeypat
 
 
 def test_a_spec_is_not_deleted_under_a_release_that_has_still_to_save(call, pool):
-    """Such a tenant holds no container any more, so it did not count; it ended as released with nothing saved."""
+    """Such a tenant has no container, so it did not count; it was released without a save."""
     claimed = make_container(pool, state=ContainerState.REMOVING)
     held = make_assignment(
         "bob", pool=pool, container=claimed, container_ref=claimed.pk, state="releasing", step="stopping",
@@ -122,7 +122,7 @@ def test_a_spec_is_not_deleted_under_a_release_that_has_still_to_save(call, pool
 
 
 def test_a_spec_that_was_deleted_meanwhile_is_not_found(call, pool, monkeypatch):
-    """What the view had found was taken for what is; the answer was a 500."""
+    """The view's earlier result was used; the answer was a 500."""
     body = changed(call)
     drop = first(lambda: SyncSpec.objects.all().delete(), places.check_to_save)
     monkeypatch.setattr(places, "check_to_save", drop)
@@ -151,7 +151,7 @@ def test_a_pool_is_not_deleted_under_a_tenant_that_has_just_claimed(call, pool, 
 
 
 def test_a_volume_does_not_go_while_a_mapping_of_it_is_made(data_dir):
-    """Each was checked against the other before either was stored, and both were."""
+    """Each was checked before the other was stored, and both were accepted."""
     workload = make_workload(
         "two", volumes=[{"name": name, "container_path": f"/{name}", "mode": "rw"} for name in "ab"]
     )
@@ -178,7 +178,7 @@ def test_a_volume_does_not_go_while_a_mapping_of_it_is_made(data_dir):
 
 
 def test_a_policy_is_not_promised_while_its_network_goes(data_dir):
-    """Of containers on the host's network no packet is filtered, whatever the pool says."""
+    """Packets of containers on the host's network are not filtered, whatever the pool's policy is."""
     workload = make_workload("net")
     making: list[Aside] = []
     policy = {"egress": {"mode": "none", "allow": []}}
@@ -201,7 +201,7 @@ def test_a_policy_is_not_promised_while_its_network_goes(data_dir):
 
 
 def test_of_two_first_specs_at_one_location_one_is_refused(data_dir):
-    """The lock was on the rows of the specs there are; the first two met no lock at all."""
+    """The lock was on existing specs; the first two specs had none to lock."""
     sink = {"type": "s3", "bucket": "b", "region": "r", "prefix": "t/${tenantId}/", "endpoint": "http://127.0.0.1:1"}
     pools = [make_pool(name) for name in ("one", "two")]
     barrier = threading.Barrier(2)

@@ -26,7 +26,7 @@ TAG = {"ETag": '"tag"'}
 
 
 class Answers:
-    """A server that gives one answer to our own question and one to the client's; who asked, in order."""
+    """A server with one answer for our own query and one for the client's; it records the callers in order."""
 
     def __init__(self, ours, clients=None):
         self.asked: list[str] = []
@@ -115,7 +115,7 @@ def test_plain_answers_are_believed(answers):
     ],
 )
 def test_a_listing_that_is_not_plain_is_left_to_the_client(answers, odd):
-    """Nothing but a whole and empty listing may be taken for a first time (P5, hazards.md#c2)."""
+    """Only a complete and empty listing means a first claim (P5, hazards.md#c2)."""
     server = answers(odd, (200, FULL, {}))
 
     assert server.sink.has_objects("p", CLAIM_DEADLINE_S) is True
@@ -192,7 +192,7 @@ def test_a_server_that_hangs_is_waited_for_once(answers):
 
 
 def test_keys_are_asked_for_by_their_exact_names(s3):
-    """What is signed is what is asked: spaces, percent signs, other scripts."""
+    """The signature matches the request: spaces, percent signs, other scripts."""
     sink = s3.sink()
     for name in ("a b", "100%", "ä/ö", "x+y=z&q?", "~tilde'(1)!*"):
         sink.put(f"names/{name}", name.encode())

@@ -34,7 +34,7 @@ def sftp(openssh):
 
 
 class Password(far_ends.FarEnd):
-    """``rclone serve sftp``, which wants a password."""
+    """``rclone serve sftp``, which requires a password."""
 
     kind = sinks.SftpSink
 
@@ -100,7 +100,7 @@ def test_what_the_server_refuses_is_denied_at_both_clients(sftp, data_dir, trans
 
 
 def run(sink):
-    """rclone in its jail, asked for a listing's first file."""
+    """rclone in its sandbox lists the first file."""
     probe = probes.Probe(sink, [])
     with probes._workplace(probe) as place:
         jail = probes.Jail(place.restored, place.owner, writable=True)

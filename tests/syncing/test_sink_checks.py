@@ -16,7 +16,7 @@ MARKER = Marker("alice", "d", "x/alice", 1, "run", "closed", "2026-01-01T00:00:0
 
 
 class Asked(LocalSink):
-    """A sink that takes its time, and remembers who asked it what."""
+    """A slow sink that records its queries and their threads."""
 
     takes_s = 0.0
     marker: Marker | None = None

@@ -43,7 +43,7 @@ def test_a_local_sink_lies_below_the_root_that_the_deployment_allows(ask_api, po
 
 
 def test_local_sinks_in_one_another_are_one_place(ask_api, pool, settings, tmp_path):
-    """What overlaps on disk overlaps in the check."""
+    """Directories that overlap on disk are refused."""
     settings.BOILERHOUSE_LOCAL_SINK_ROOT = str(tmp_path)
     ask_api("POST", "sync-specs", spec({"type": "local", "path": f"{tmp_path}/a"}), 201)
     other = spec({"type": "local", "path": f"{tmp_path}/a/t"}, "${tenantId}/deeper/", id="other")

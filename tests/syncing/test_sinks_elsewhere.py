@@ -22,7 +22,7 @@ MINE = {**API_MAPPING, "sinkPath": "t/${tenantId}/"}
 
 
 class _Server:
-    """Answers every request with ``answer``, and remembers what it was asked."""
+    """Answers every request with ``answer``, and records the requests."""
 
     def __init__(
         self, status: int = 200, headers: dict[str, str] | None = None, body: bytes = b"INTERNAL-ONLY"
@@ -84,7 +84,7 @@ def put(sink: Sink) -> None:
 
 @pytest.fixture
 def transfer(tmp_path, data_dir):
-    """Restore from a sink, or save to it, by rclone in its jail."""
+    """Restore from a sink, or save to it, with rclone in its sandbox."""
     volume = tmp_path / "volume"
     volume.mkdir()
     (volume / "own").write_bytes(b"own")
@@ -116,7 +116,7 @@ SPELLINGS = [
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
 def test_no_sink_is_at_this_machine_or_a_clouds_metadata(settings, internal, transfer, spelling):
-    """By the address that is connected to, however it is written; by no client and by no transfer."""
+    """Decided by the resolved address, however it is written; for every client and transfer."""
     settings.BOILERHOUSE_ALLOWED_SINK_HOSTS = []
     for sink in sinks_at(spelling.format(port=internal.port)):
         for attempt in (ask, get, put, transfer.restore, transfer.save):
@@ -129,7 +129,7 @@ def test_no_sink_is_at_this_machine_or_a_clouds_metadata(settings, internal, tra
 
 @pytest.mark.parametrize("address", ["fd00:ec2::254", "fd20:ce::254", "fd00:c1::a9fe:a9fe"])
 def test_no_sink_is_at_a_clouds_metadata_by_ipv6(settings, address):
-    """Also of clouds whose metadata has a private address, which sinks may have otherwise."""
+    """Also for clouds whose metadata service has a private address, which sinks may otherwise use."""
     settings.BOILERHOUSE_ALLOWED_SINK_HOSTS = []
     assert outbound.is_closed("sink.example", 80, address)
     assert not outbound.is_closed("sink.example", 80, "fd00:c2::1")
@@ -159,7 +159,7 @@ def test_what_the_deployment_allows_is_one_host_and_port(settings, internal, tra
 
 
 def test_private_networks_stay_open():
-    """That is where sinks of one's own are."""
+    """Self-hosted sinks have such addresses."""
     for address in ("10.0.0.1", "172.16.5.4", "192.168.1.1", "100.64.0.1", "fd12:3456::1", "8.8.8.8", "2606:4700::1"):
         assert not outbound.is_closed(address, 443, address)
 
@@ -167,7 +167,7 @@ def test_private_networks_stay_open():
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.9.9.9", "[::1]"])
 def test_no_redirect_leads_a_client_or_a_transfer_elsewhere(settings, internal, transfer, status, host):
-    """The sink is allowed, what it leads to is not asked; not even where the deployment allows that as a sink."""
+    """The sink is allowed, but a redirect is not followed, even to an allowed sink."""
     settings.BOILERHOUSE_ALLOWED_SINK_HOSTS = ["127.0.0.0/8", "localhost", "::1"]
     hostile = _Server(status, {"Location": f"http://{host}:{internal.port}/latest/meta-data/"}, b"")
     try:
@@ -183,7 +183,7 @@ def test_no_redirect_leads_a_client_or_a_transfer_elsewhere(settings, internal, 
 
 
 def test_a_transfer_that_was_led_elsewhere_says_where(settings, internal, transfer):
-    """An operator reads what is wrong with the endpoint."""
+    """The error tells an operator what is wrong with the endpoint."""
     for host, words in (("127.9.9.9", "127.9.9.9"), ("elsewhere.test", "to another name")):
         hostile = _Server(302, {"Location": f"http://{host}:{internal.port}/"}, b"")
         try:
@@ -194,7 +194,7 @@ def test_a_transfer_that_was_led_elsewhere_says_where(settings, internal, transf
 
 
 def test_a_name_that_means_something_else_the_second_time_is_asked_once(settings, internal, transfer, monkeypatch):
-    """Rebinding: what was looked at is what is connected to; the resolver answers open addresses, then ours."""
+    """DNS rebinding: the checked address is the one connected to; the resolver returns public addresses, then ours."""
     settings.BOILERHOUSE_ALLOWED_SINK_HOSTS = []
     resolve, answers = socket.getaddrinfo, []
 

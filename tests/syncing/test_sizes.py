@@ -19,7 +19,7 @@ MARKER = Marker("alice", "d", "t/alice", 1, "run", "closed", "2026-01-01T00:00:0
 
 
 def test_what_is_longer_than_asked_for_is_not_read(far_end):
-    """By each kind of sink; the next question is answered."""
+    """For each kind of sink; the next query is answered."""
     sink, content = far_end.sink(), os.urandom(300_000)
     sink.put("t/long", content)
     sink.put("t/short", b"short")
@@ -33,7 +33,7 @@ def test_what_is_longer_than_asked_for_is_not_read(far_end):
 
 @pytest.fixture
 def endless():
-    """A server whose answers have no length and no end."""
+    """A server whose answers have neither a length nor an end."""
     listening = socket.create_server(("127.0.0.1", 0))
 
     def serve() -> None:
@@ -55,7 +55,7 @@ def endless():
 
 @pytest.mark.parametrize("kind", ["s3", "webdav"])
 def test_an_answer_without_an_end_is_cut(endless, kind):
-    """An object, and what says whether there is one."""
+    """An object, and the listing that shows whether it exists."""
     s3 = S3Sink("b", "us-east-1", "", endless, "", "key", "secret-secret")
     sink = s3 if kind == "s3" else WebDavSink(f"{endless}/dav")
     with sizes.at_most(1 << 20):
@@ -79,7 +79,7 @@ def test_a_few_bytes_that_stand_for_many_are_not_unpacked():
 
 
 def test_a_listing_is_bounded_as_a_marker_is(far_end, monkeypatch):
-    """An interrupted save is taken back to it."""
+    """An interrupted save is rolled back to it."""
     sink, names = far_end.sink(), {f"file {number}": number for number in range(5_000)}
     marker = listings.attach(sink, MARKER, "run", names)
     assert listings.read(sink, marker) == names

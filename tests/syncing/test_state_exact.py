@@ -106,7 +106,7 @@ ODD = [
 
 
 def test_names_that_sinks_spell_in_their_own_way_come_back_byte_for_byte(tenant):
-    """Invalid UTF-8, control characters and rclone's own signs, also after the server forgot, and saved again."""
+    """Invalid UTF-8, control characters and rclone's own quote characters, also after a restart of the server."""
     names = [name for name in ODD if not (isinstance(tenant.far_end, far_ends.MotoS3) and b"\n" in name)]
     for number, name in enumerate(names):
         path = put(tenant, name, b"%d" % number)
@@ -134,7 +134,7 @@ def test_names_that_sinks_spell_in_their_own_way_come_back_byte_for_byte(tenant)
 
 
 def test_a_name_that_cannot_be_told_from_part_of_another_fails_by_its_name(tenant):
-    """At servers that are rclone a lone byte of another name's letter has no spelling of its own."""
+    """Servers that run rclone cannot represent a single byte of a multi-byte character."""
     put(tenant, b"\xbc", b"1")
     put(tenant, COMPOSED, b"2")  # b"\xc3\xbc"
     if isinstance(tenant.far_end, far_ends.RcloneS3 | far_ends.WebDav):
@@ -179,7 +179,7 @@ def test_names_in_words(name, shown):
 
 @pytest.mark.parametrize("state", ["closed", "open"])
 def test_what_an_older_client_saved_at_the_embedded_s3_is_found_under_its_names(tenant, state):
-    """It listed keys as it had put them, which is not how the server lists them once it has forgotten."""
+    """It listed keys as they were put, and differently after a restart."""
     if not isinstance(tenant.far_end, far_ends.RcloneS3):
         pytest.skip("only there are keys listed in two ways")
     put(tenant, b"bad\xff\xfe", b"1")
@@ -219,7 +219,7 @@ def closed_things(tenant) -> dict[str, int]:
 
 @far_ends.SOME
 def test_a_save_changes_no_mode_on_disk_also_when_it_failed(tenant, monkeypatch):
-    """Refused at the first try, cut in the middle, and then well: all modes are as the tenant set them."""
+    """Refused at the first attempt, interrupted, then complete: all modes are as the tenant set them."""
     before = closed_things(tenant)
     with monkeypatch.context() as patched:
         patched.setattr(type(tenant.sink), "put", denied)
@@ -261,7 +261,7 @@ def test_a_periodic_save_reads_what_its_owner_closed(tenant, monkeypatch):
 @far_ends.SOME
 @pytest.mark.parametrize("below", ["", "pg", "a/pg"])
 def test_the_mappings_own_directory_keeps_its_mode(far_end, data_dir, transactional_db, below):
-    """0700 as PostgreSQL demands, at the volume's root and below it, with what leads there."""
+    """0700 as PostgreSQL requires, at the volume's root and below it, with the parent directories."""
     tenant = TenantState(far_end, container_path=f"/state/{below}".rstrip("/"))
     top = tenant.state
     put(tenant, f"{below}/PG_VERSION".lstrip("/"), b"15")
@@ -293,7 +293,7 @@ def test_setgid_and_sticky_bits_are_kept_and_setuid_is_not(tenant):
 
 @far_ends.SOME
 def test_a_sync_inward_brings_new_directories_with_their_modes(tenant):
-    """Where files are merged into what is there, what was there keeps its mode."""
+    """Files merged into an existing directory do not change the modes there."""
     put(tenant, "new/deep/f")
     put(tenant, "old/f")
     for name, mode in {"new/deep": 0o1770, "new": 0o700, "old": 0o700}.items():
@@ -386,7 +386,7 @@ def test_a_restore_that_does_not_give_a_files_name_back_fails_by_that_name(tenan
 
 @far_ends.SOME
 def test_a_marker_of_an_older_version_is_read_and_a_newer_one_is_refused_by_it(tenant):
-    """Old ones name neither modes on the way nor every time; what an older version cannot read it refuses."""
+    """Old manifests lack modes of parents and some times; an older version refuses a manifest that it cannot read."""
     put(tenant, "a", b"1")
     tenant.save()
     key = marker_key(LOCATION)
@@ -460,7 +460,7 @@ def only_s3(far_end) -> None:
 def test_a_change_of_the_same_size_in_an_object_that_others_put_in_parts_is_saved(
     far_end, data_dir, transactional_db, mode
 ):
-    """Adopted, restored, changed, saved with 200: the change comes back. What has not changed is sent once more."""
+    """Adopted, restored, changed and saved: the change is restored. Unchanged objects are sent once more."""
     only_s3(far_end)
     content = os.urandom(PART) * 2 + b"end"
     for name in ("changed", "same", "elsewhere"):
@@ -498,7 +498,7 @@ def test_what_was_saved_without_checksums_is_sent_again_with_them(far_end, data_
 
 
 def test_a_save_that_is_cut_while_it_sends_such_objects_again_is_taken_back(far_end, data_dir, transactional_db):
-    """What was put aside to be sent again is in the attempt's backup."""
+    """Objects moved away to be sent again are in the attempt's backup."""
     only_s3(far_end)
     content = os.urandom(PART) * 2 + b"end"
     in_parts(far_end, "db.bin", content)
@@ -514,7 +514,7 @@ def test_a_save_that_is_cut_while_it_sends_such_objects_again_is_taken_back(far_
 
 
 def test_the_flag_that_leaves_checksums_out_is_gone_from_specs_and_refused(call, transactional_db):
-    """Stored specs lose it, so that what GET gave may be sent back; a PUT that still carries it says why not."""
+    """Stored specs lose it, so that the body of a GET can be PUT; a PUT that contains it explains the refusal."""
     spec = make_sync_spec()
     spec.sink["rcloneFlags"] = ["--s3-disable-checksum=true", "--transfers=4"]
     spec.save()
@@ -586,7 +586,7 @@ def sparse(tenant, name: str, size: int, data: bytes = b"") -> None:
 def test_what_would_not_fit_the_disk_limit_when_it_comes_back_is_refused_before_the_first_byte(
     limited, live, monkeypatch
 ):
-    """A file with holes, then hard links; named, with what to do, by releases and by live saves alike."""
+    """A sparse file, then hard links: named with the remedy, by releases and live saves alike."""
     tenant = limited()
     if live:
         target = tenant.target
@@ -614,7 +614,7 @@ def test_what_would_not_fit_the_disk_limit_when_it_comes_back_is_refused_before_
 
 
 def test_the_largest_file_with_holes_that_is_accepted_comes_back(limited):
-    """What the check before a save says is what a restore finds."""
+    """The check before a save agrees with the restore."""
     tenant = limited()
     disk = quota.capacity(volumes.home(tenant.container_id), tenant.workload.resources)
     room = disk.bytes - disk.bytes % disk.block - disk.block  # the mapping's directory
@@ -628,7 +628,7 @@ def test_the_largest_file_with_holes_that_is_accepted_comes_back(limited):
 
 
 def test_a_file_with_holes_that_fits_comes_back_with_its_holes(limited):
-    """The zeros take none of the disk again."""
+    """The zeros use no disk space again."""
     tenant = limited()
     data = os.urandom(MB)
     sparse(tenant, "img", 10 * MB, data)
@@ -642,7 +642,7 @@ def test_a_file_with_holes_that_fits_comes_back_with_its_holes(limited):
 
 
 def test_many_small_files_that_fit_come_back(limited):
-    """What a restore asks for before its first byte is no more than they take."""
+    """A restore reserves no more space than the files need."""
     tenant = limited()
     if not isinstance(tenant.far_end, far_ends.Directory):
         pytest.skip("a directory is the fastest of them")
@@ -656,7 +656,7 @@ def test_many_small_files_that_fit_come_back(limited):
 
 
 def test_a_disk_that_is_full_to_the_last_block_comes_back(limited):
-    """Without holes and links what lay on the disk fits it, and a restore has room for its own directories."""
+    """Without sparse files and links, the state fits the disk again, with room for the restore's own directories."""
     tenant = limited()
     (tenant.state / "dir").mkdir()
     os.chown(tenant.state / "dir", UID, UID)
@@ -689,7 +689,7 @@ def test_what_mode_copy_keeps_at_the_sink_counts_too(limited):
 
 
 def test_a_sync_inward_that_has_no_room_to_be_staged_says_so(limited):
-    """It needs its room beside what is there, on the container's own disk."""
+    """It needs its own space next to the existing files, on the container's disk."""
     tenant = limited()
     put(tenant, "large", os.urandom(9 * MB))
     tenant.save()
@@ -699,7 +699,7 @@ def test_a_sync_inward_that_has_no_room_to_be_staged_says_so(limited):
 
 @pytest.mark.parametrize(("limits", "named"), [("loop", True), ("watch", True), ("watch", False)])
 def test_what_does_not_fit_a_limit_is_refused_however_that_is_kept(any_far_end, limited, settings, limits, named):
-    """Enforced or watched, diskMb or the deployment's default: never saved what a restore would refuse."""
+    """With enforced and watched limits, diskMb or the default: no save that a restore would refuse."""
     if not isinstance(any_far_end, far_ends.Directory):
         pytest.skip("a directory is the fastest of them")
     settings.BOILERHOUSE_DISK_LIMITS = limits
@@ -730,7 +730,7 @@ def test_what_does_not_fit_a_limit_is_refused_however_that_is_kept(any_far_end, 
 
 
 def test_more_than_a_watched_limit_is_neither_saved_nor_restored(limited, settings):
-    """Where nothing stops a tenant at once, it may hold more than a restore would give back."""
+    """With a watched limit, a tenant may temporarily have more than a restore would accept."""
     settings.BOILERHOUSE_DISK_LIMITS = "watch"
     tenant = limited()
     put(tenant, "large", os.urandom(17 * MB))

@@ -83,7 +83,7 @@ def all_slots_are_free() -> bool:
 
 
 def test_a_transfer_that_is_longer_than_the_bound_goes_on_as_long_as_it_moves(make_tenant):
-    """What takes a multiple of the bound completes, both ways."""
+    """A transfer that takes a multiple of the time limit completes, in both directions."""
     tenant = make_tenant("--bwlimit=1M")
     made = fill(tenant, 5, 1_000_000)
     began = time.monotonic()
@@ -94,7 +94,7 @@ def test_a_transfer_that_is_longer_than_the_bound_goes_on_as_long_as_it_moves(ma
 
 
 def test_a_line_that_falls_silent_stalls_the_transfer_and_frees_its_slot(make_tenant, line):
-    """No byte for the bound ends it, says so, and leaves nothing behind that holds a slot."""
+    """A transfer without a byte for the time limit ends with a reason, and frees its slot."""
     tenant = make_tenant("--bwlimit=1M")
     fill(tenant, 6, 1_000_000)
     before, has_ended = line.up, threading.Event()
@@ -120,7 +120,7 @@ def test_a_line_that_falls_silent_stalls_the_transfer_and_frees_its_slot(make_te
 
 
 def test_a_sink_that_drips_bytes_into_a_restore_stalls_it(make_tenant, line):
-    """A byte now and then is no progress; it would hold a worker and a slot for as long as the sink likes."""
+    """An occasional byte is no progress; it would occupy a worker and a slot indefinitely."""
     tenant = make_tenant()
     fill(tenant, 6, 3_000_000)
     tenant.save()
@@ -180,7 +180,7 @@ def test_a_process_that_hangs_is_ended(make_tenant, monkeypatch):
 
 
 def test_reading_a_large_file_is_work(data_dir, transactional_db, settings, tmp_path):
-    """rclone says nothing while it compares a large file by its checksum, and is not ended for that."""
+    """rclone reports nothing while it compares a large file by checksum, and is not ended for that."""
     settings.BOILERHOUSE_TRANSFER_STALL_S = 1
     root, volume = tmp_path / "sink", tmp_path / "volume"
     for directory in (root / "t" / "one", volume):
@@ -210,7 +210,7 @@ def test_large_transfers_leave_slots_to_others(data_dir, settings):
 
 
 def test_transfers_with_one_sink_leave_slots_to_others(data_dir, settings):
-    """Small ones, too; a sink that drips holds them for as long as it is allowed to (P14)."""
+    """Small ones too; a very slow sink occupies them for as long as it may (P14)."""
     settings.BOILERHOUSE_PARALLEL_TRANSFERS = 4
     with rclone.slot(far_end="slow"), rclone.slot(far_end="slow"):
         with pytest.raises(errors.TransferCancelled), rclone.slot(0, lambda: False, far_end="slow"):
@@ -248,7 +248,7 @@ def test_no_queue_ends_a_transfer_by_a_timeout_of_its_own(settings):
     ],
 )
 def test_a_line_that_is_cut_again_and_again_costs_no_file_twice(make_tenant, line, pieces, size, times, flags):
-    """Save and restore go on where they stopped, within one run; at most what was under way is sent again."""
+    """Save and restore continue where they stopped, within one run; at most the files in transfer are sent again."""
     tenant = make_tenant(*flags)
     made = fill(tenant, pieces, size)
     total = pieces * size
@@ -275,7 +275,7 @@ class Killed(BaseException):
 
 
 def stop_after(monkeypatch, size: int, error: BaseException) -> None:
-    """Break off the next transfer when so many bytes have come, once."""
+    """Interrupt the next transfer once, after this many bytes."""
     real = runs.ProgressReporter.__call__
 
     def told(self, progress):
@@ -295,7 +295,7 @@ def carry_on(tenant: TenantState) -> None:
 
 
 def test_a_restore_whose_worker_died_is_carried_on_with_what_was_staged(make_tenant, line, monkeypatch):
-    """The next worker fetches what is missing, and progress counts what was there."""
+    """The next worker fetches the missing files, and progress includes the existing ones."""
     tenant = make_tenant("--bwlimit=1M", "--transfers=1")
     made = fill(tenant, 8, 400_000)
     tenant.save()
@@ -317,7 +317,7 @@ def files_staged(tenant: TenantState) -> int:
 
 
 def test_a_claim_that_failed_leaves_what_it_had_to_the_tenants_next_container(make_tenant, line, monkeypatch):
-    """Moved in by rename, owned by the new container's user, and fetched no second time."""
+    """Moved by rename, owned by the new container's user, and not fetched again."""
     tenant = make_tenant("--bwlimit=1M", "--transfers=1")
     made = fill(tenant, 8, 400_000)
     tenant.save()
@@ -364,7 +364,7 @@ def test_a_line_that_is_dead_for_a_while_ends_only_claims_that_somebody_waits_fo
 
 
 def test_what_is_kept_of_a_claim_is_of_its_tenant_and_its_save_alone(make_tenant, monkeypatch, settings):
-    """Another save of the place, another tenant, an erasure and its age: each is the end of it (P3)."""
+    """Another save there, another tenant, an erasure and its age: each deletes it (P3)."""
     tenant = make_tenant("--bwlimit=1M", "--transfers=1")
     fill(tenant, 8, 400_000)
     tenant.save()
@@ -394,7 +394,7 @@ def test_what_is_kept_of_a_claim_is_of_its_tenant_and_its_save_alone(make_tenant
 
 
 def test_a_save_in_between_is_never_mixed_with_what_was_kept(make_tenant, monkeypatch):
-    """What comes back is the last completed save, whole (P5)."""
+    """A restore returns the complete last save (P5)."""
     tenant = make_tenant("--bwlimit=1M", "--transfers=1")
     fill(tenant, 8, 400_000)
     tenant.save()
@@ -411,7 +411,7 @@ def test_a_save_in_between_is_never_mixed_with_what_was_kept(make_tenant, monkey
 
 
 def test_staging_that_lies_on_a_file_system_of_its_own_is_copied(data_dir, tmp_path):
-    """Where a disk limit is a file system, rename cannot leave it."""
+    """If the disk limit is a separate file system, a rename across it is impossible."""
     import subprocess
     from uuid import uuid4
 

@@ -42,7 +42,7 @@ def live(far_end, data_dir, transactional_db):
 
 @pytest.fixture
 def one(s3, data_dir, transactional_db):
-    """At one sink, for what does not depend on it."""
+    """With one sink, for tests that do not depend on its kind."""
     from tests.far_ends import RcloneS3
 
     end = RcloneS3(s3)
@@ -132,7 +132,7 @@ for n in itertools.count():
 
 
 def test_files_made_and_removed_all_the_time_never_fail_a_save_and_deletes_are_done(live):
-    """Saves of a directory whose files come and go complete, and what is gone is gone at the sink."""
+    """Saves of a directory with changing files complete, and deleted files are deleted at the sink."""
     live.start(CHURN)
     for _ in range(4):
         live.save()
@@ -173,7 +173,7 @@ def settle() -> None:
 
 
 def test_a_change_within_a_tick_of_the_clock_is_not_missed(one):
-    """What is written right after the copy, with size and time as before, is saved the next time."""
+    """A write right after the copy, with unchanged size and time, is in the next save."""
     one.write(a="1" * 100)
     for number in range(2, 12):
         one.save()
@@ -205,7 +205,7 @@ def test_what_is_known_holds_only_for_the_save_it_came_from(one):
 
 
 def test_what_a_claim_restored_is_known(live):
-    """The first save after a claim sends what changed since, not everything."""
+    """The first save after a claim sends only the changes."""
     (live.state / "d").mkdir()
     os.chown(live.state / "d", UID, UID)
     live.write(**{f"d/f{n}": "x" for n in range(10)})
@@ -241,7 +241,8 @@ def test_what_an_unfinished_save_touched_is_looked_at_again(live):
 
 @pytest.mark.parametrize("place", ["save.snapshot-taken", "save.frozen", "save.marker-open", "save.uploaded"])
 def test_a_live_save_that_was_cut_is_taken_back(live, place):
-    """Wherever it is cut, what comes back is the last completed save, the container goes on, nothing is left."""
+    """Wherever it is interrupted, a restore returns the last complete save, the container continues, nothing is
+    left."""
     live.write(kept="1", changed="old", deleted="here")
     live.save()
     saved = live.look()
@@ -259,7 +260,7 @@ def test_a_live_save_that_was_cut_is_taken_back(live, place):
 
 
 def test_closed_directories_are_no_obstacle_and_stay_closed(live):
-    """A directory or file that its owner closed does not fail a periodic save; its mode comes back."""
+    """A directory or file without permissions for its owner does not fail a periodic save; its mode is restored."""
     (live.state / "d").mkdir()
     live.write(**{"d/f": "x", "g": "y"})
     os.chmod(live.state / "d", 0)
@@ -275,7 +276,7 @@ ODD = ["new\nline", "tab\t", "-n", "bad\udcff", "trailing ", "%41", "back\\slash
 
 
 def test_odd_names_come_and_go(live):
-    """Names that sinks write in other ways are sent, known, changed and deleted like others."""
+    """Names that sinks encode differently are sent, recognised, changed and deleted like others."""
     (live.state / "d").mkdir()
     names = [name for name in ODD if live.sink.type == "s3" or name not in ("bad\udcff", "\u2400")]
     if live.far_end.has_conditional_writes:
@@ -323,7 +324,7 @@ def test_links_and_fifos_swapped_in_meanwhile_lead_nowhere(one, quiesce):
 
 
 def test_each_way_out_of_a_volume_is_refused_by_the_copy_itself(tmp_path):
-    """A link, a FIFO, a directory, a link on the way: no file, at once."""
+    """A link, a FIFO, a directory, a link in the path: refused at once."""
     (tmp_path / "volume" / "d").mkdir(parents=True)
     (tmp_path / "copies").mkdir()
     (tmp_path / "outside").write_text("secret")
@@ -343,7 +344,7 @@ def test_each_way_out_of_a_volume_is_refused_by_the_copy_itself(tmp_path):
 
 
 def test_copies_keep_holes_times_and_their_bound(tmp_path):
-    """Sparse files stay sparse, and what does not fit the bound or the disk's floor is not copied."""
+    """Sparse files stay sparse, and a copy beyond the limit or the reserved disk space is not made."""
     (tmp_path / "copies").mkdir()
     sparse = tmp_path / "sparse"
     with sparse.open("wb") as file:
@@ -388,7 +389,7 @@ def test_what_there_is_no_room_to_copy_is_sent_as_it_lies_there(live, settings):
 
 
 def test_a_file_above_the_bound_that_never_stands_still_fails_the_save_with_its_name(one, settings, monkeypatch):
-    """After three times the save says which file it is, and which setting."""
+    """After three attempts the error names the file and the setting."""
     monkeypatch.setattr(runs, "RETRY_AFTER_S", (0.01, 0.01))
     settings.BOILERHOUSE_SNAPSHOT_MAX_BYTES = 100_000
     one.write(small="1")
@@ -429,7 +430,7 @@ def is_free(container_id) -> bool:
 
 
 def test_a_pipe_in_the_place_of_a_file_that_is_sent_ends_the_transfer(one, settings, monkeypatch):
-    """rclone would wait in opening it, with the container's lock and a slot; the save fails and says why."""
+    """rclone would block in opening it, with the container's lock and a slot; the save fails with the reason."""
     monkeypatch.setattr(runs, "RETRY_AFTER_S", ())
     settings.BOILERHOUSE_SNAPSHOT_MAX_BYTES = 0
     one.write(**{f"big{number}": "x" * 50_000 for number in range(60)})
@@ -463,7 +464,8 @@ def test_a_transfer_that_opens_a_pipe_is_ended_in_seconds(s3, data_dir, tmp_path
 
 
 def test_without_a_freeze_each_file_is_whole(one):
-    """``quiesce: none`` copies each file until it stood still for the copy; the run says it was no moment."""
+    """``quiesce: none`` copies each file until it is unchanged during the copy; the run is not a consistent
+    snapshot."""
     SyncSpec.objects.filter(pk=one.spec.pk).update(quiesce="none")
     one.write(**{f"f{n}": "x" * 1000 for n in range(50)})
     writer = one.start(
@@ -482,7 +484,7 @@ def test_without_a_freeze_each_file_is_whole(one):
 
 
 def test_a_freeze_that_cannot_be_done_in_time_is_given_up_and_the_save_goes_on(one, settings):
-    """A container is held still no longer than allowed; then each file is copied by itself."""
+    """A container is frozen no longer than allowed; then each file is copied by itself."""
     settings.BOILERHOUSE_FREEZE_MAX_MS = 1
     one.write(**{f"f{n}": "x" for n in range(2000)})
     one.start("import time; print('go')\nwhile True: time.sleep(0.01)")
@@ -493,7 +495,7 @@ def test_a_freeze_that_cannot_be_done_in_time_is_given_up_and_the_save_goes_on(o
 
 
 def test_a_freezer_that_never_reports_frozen_is_let_go(tmp_path):
-    """A process that waits for a disk that hangs keeps the kernel from freezing; nothing waits for it."""
+    """A process that waits for a hung disk cannot be frozen; nothing waits for it."""
     control, state = tmp_path / "control", tmp_path / "state"
     state.write_text("FREEZING\n")
     group = freezer.Group(control, "FROZEN", "THAWED", state, "FROZEN")
@@ -530,7 +532,7 @@ def test_a_container_that_ends_while_it_is_let_go_is_no_error():
 
 
 def test_a_lease_on_a_file_is_waited_for_outside_the_freeze(one):
-    """A tenant that holds a lease delays its own save, and is not frozen while it should give it up."""
+    """A tenant with a file lease delays its own save, and is not frozen while it must release the lease."""
     one.write(leased="1", other="2")
     one.start(
         "import fcntl, os, signal, sys, time\n"
@@ -545,7 +547,7 @@ def test_a_lease_on_a_file_is_waited_for_outside_the_freeze(one):
 
 
 def test_a_freeze_that_fails_is_tried_again_after_a_pause(one, monkeypatch):
-    """A process that waits for a busy disk cannot be frozen now, and can a moment later."""
+    """A process that waits for a busy disk can be frozen a moment later."""
     freeze, tries = freezer.Group.freeze, []
 
     def busy_for_a_second(group: freezer.Group) -> None:
@@ -562,7 +564,7 @@ def test_a_freeze_that_fails_is_tried_again_after_a_pause(one, monkeypatch):
 
 
 def test_a_cancelled_snapshot_leaves_nothing(one, monkeypatch):
-    """Who cancels a save while its files are being copied waits for none of them."""
+    """Cancelling a save while its files are being copied does not wait for them."""
     monkeypatch.setattr(snapshots, "LOOK_EVERY_S", 0.0)
     one.write(**{f"f{n}": "x" for n in range(10)})
     with volumes.locked(one.container_id, within_s=30) as lock, pytest.raises(errors.TransferCancelled):
@@ -605,7 +607,7 @@ def test_what_a_killed_save_left_is_swept(one):
 
 
 def test_an_engine_that_does_not_answer_makes_no_save_less_of_a_moment(one, monkeypatch):
-    """The kernel freezes without it; it was only asked whether a health check is about to begin (P13)."""
+    """The kernel freezes without the engine; it is only queried for an imminent health check (P13)."""
     one.start(PAIR)
 
     class Silent:
@@ -618,7 +620,7 @@ def test_an_engine_that_does_not_answer_makes_no_save_less_of_a_moment(one, monk
 
 
 def test_a_thousand_files_of_which_fifty_changed_stand_still_shortly(one, capsys):
-    """The freeze of 1,000 files of which 50 changed; the figures are printed."""
+    """The freeze for 1,000 files of which 50 changed; the figures are printed."""
     for number in range(20):
         (one.state / f"d{number}").mkdir()
         one.write(**{f"d{number}/f{n}": "x" * 4000 for n in range(50)})
@@ -651,7 +653,7 @@ with freezer.frozen(group, float(sys.argv[2])):
 
 
 def hold(runtime_id: str, most_s: float) -> subprocess.Popen[bytes]:
-    """A process that freezes the container and forgets to thaw it."""
+    """A process that freezes the container and does not unfreeze it."""
     environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "boilerhouse.settings"}
     command = [sys.executable, "-c", HOLD, runtime_id, str(most_s)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, cwd=Path(__file__).parents[2])
@@ -665,7 +667,7 @@ def guards_of(pid: int) -> list[int]:
 
 
 def test_a_freeze_does_not_outlive_its_owner_or_its_time(tmp_path):
-    """Killed while it holds a container, or too slow: the guard lets the container go on."""
+    """Killed while the container is frozen, or too slow: the watchdog unfreezes it."""
     with cgroups.group() as runtime_id:
         owner = hold(runtime_id, 600)
         assert freezer.is_frozen(runtime_id)
@@ -681,7 +683,7 @@ def test_a_freeze_does_not_outlive_its_owner_or_its_time(tmp_path):
 
 
 def test_where_the_guard_dies_too_the_controller_lets_the_container_go_on(one, run_tasks):
-    """Owner and guard killed; the step finds the container, and does not touch one that a save holds (P8)."""
+    """Owner and watchdog killed: the step unfreezes the container, but not one that a save has frozen (P8)."""
     Container.objects.filter(pk=one.container_id).update(state=ContainerState.CLAIMED)
     owner = hold(one.runtime_id, 600)
     for pid in (*guards_of(owner.pid), owner.pid):
@@ -724,7 +726,7 @@ def xfs(tmp_path):
 
 
 def test_where_the_file_system_clones_files_large_ones_are_cloned_and_take_no_room(xfs, tmp_path):
-    """Reflinks on XFS: what is written to the file afterwards is not in the copy."""
+    """Reflinks on XFS: later writes to the file are not in the copy."""
     assert copies.can_clone(xfs)
     (xfs / "copies").mkdir()
     (xfs / "big").write_bytes(b"x" * (100 << 20))
@@ -751,7 +753,7 @@ def test_where_the_file_system_clones_files_large_ones_are_cloned_and_take_no_ro
 def test_a_save_uses_reflinks_where_the_containers_lie_on_such_a_file_system(
     s3, data_dir, xfs, transactional_db, settings
 ):
-    """The whole of it, with the containers' directory on XFS: the run says so, and all comes back."""
+    """A full save and restore with the containers' directory on XFS; the run reports reflinks."""
     from tests.far_ends import RcloneS3
 
     settings.BOILERHOUSE_DISK_FLOOR_MB = 16
@@ -770,7 +772,7 @@ def test_a_save_uses_reflinks_where_the_containers_lie_on_such_a_file_system(
 
 
 def test_on_a_full_disk_a_live_save_is_refused_and_a_release_saves(s3, data_dir, tmp_path, transactional_db):
-    """Copies of what runs need room, a release none; whatever the live save did, nothing is lost."""
+    """Copies of running containers need space, a release needs none; a failed live save loses nothing."""
     from tests.far_ends import RcloneS3
 
     end = RcloneS3(s3)
@@ -807,7 +809,8 @@ def test_on_a_full_disk_a_live_save_is_refused_and_a_release_saves(s3, data_dir,
 def test_a_source_that_is_swapped_for_a_link_is_not_followed_out_of_it(
     s3, data_dir, transactional_db, settings, monkeypatch, above, late
 ):
-    """Between the look at a mapping's directory and rclone's, the tenant puts a link to the jail's root there."""
+    """After the check of a mapping's directory and before rclone, the tenant puts a link to the sandbox's root
+    there."""
     from tests.far_ends import RcloneS3
 
     settings.BOILERHOUSE_SNAPSHOT_MAX_BYTES = 1000

@@ -58,14 +58,14 @@ NARROWER = {**VICTIMS, "sinkPath": "t/victim/${tenantId}/"}
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-    """No races but in the test of them; and what a probe does by rclone has tests of its own."""
+    """Disables concurrency outside the tests of it, and the probe's rclone steps, which have their own tests."""
     monkeypatch.setattr(places, "SETTLE_S", 0.02)
     monkeypatch.setattr(probes, "BY_RCLONE", [])
 
 
 @pytest.fixture
 def server(tmp_path):
-    """An S3 of its own for one test, which can be stopped and emptied."""
+    """An S3 server for one test, which can be stopped and emptied."""
     server = S3Server(tmp_path / "store")
     server.start()
     yield server
@@ -96,7 +96,7 @@ def served(server):
 
 @pytest.fixture
 def ask(call):
-    """Save a sync spec by the API; a pool of its own for each."""
+    """Save a sync spec through the API, each with its own pool."""
 
     def ask(id: str, sink: dict, *mappings: dict, status: int = 201, method: str = "POST") -> dict:
         if method == "POST":
@@ -118,7 +118,7 @@ def refused(answer: dict, by: str) -> str:
 
 
 class Claimed:
-    """A container that a tenant of a spec holds, without an engine."""
+    """An assigned container of a spec's tenant, without an engine."""
 
     def __init__(self, spec_id: str, tenant_id: str, generation: int = 1) -> None:
         self.spec_id, self.tenant_id, self.generation = spec_id, tenant_id, generation
@@ -176,7 +176,7 @@ def victim_saves(diary: str = "VICTIM-PRIVATE") -> Claimed:
 
 @pytest.mark.parametrize("spelling", SPELLINGS[:4])  # the others are told without a server, below
 def test_another_spelling_of_an_endpoint_is_the_same_place(ask, server, spelling):
-    """Six spellings of one endpoint were six places, and anybody's state could be restored into anybody."""
+    """Six spellings of one endpoint were six places, and any tenant's state could be restored into another."""
     ask("victims", server.json(""), VICTIMS)
     alias = {**server.json(""), "endpoint": spelling.format(port=server.port)}
 
@@ -187,7 +187,7 @@ def test_another_spelling_of_an_endpoint_is_the_same_place(ask, server, spelling
 
 
 def test_another_address_of_a_store_is_the_same_place(ask, server, served):
-    """Nothing in the spelling says so: another port, as of https, a DNS alias, or a load balancer."""
+    """The spelling does not show it: another port, a DNS alias, or a load balancer."""
     ask("victims", server.json(""), VICTIMS)
     alias = {**server.json(""), "endpoint": served("s3")}
 
@@ -203,7 +203,7 @@ def test_another_address_of_a_store_is_the_same_place(ask, server, served):
 @pytest.mark.parametrize("is_first", [True, False])
 @pytest.mark.parametrize("way", ["webdav of the bucket", "webdav above it", "local", "local, linked"])
 def test_a_directory_that_is_reached_by_two_kinds_of_sink_is_one_place(ask, server, served, settings, way, is_first):
-    """The bucket's directory by S3, by WebDAV, as a local sink; found whichever spec was saved first."""
+    """The bucket's directory over S3, WebDAV and as a local sink; detected whichever spec was saved first."""
     settings.BOILERHOUSE_LOCAL_SINK_ROOT = str(server.directory)
     (server.directory / "link").symlink_to(server.directory / "testbucket")
     victims, other = server.json(""), {}
@@ -226,7 +226,7 @@ def test_a_directory_that_is_reached_by_two_kinds_of_sink_is_one_place(ask, serv
 
 
 def test_a_link_into_a_bucket_is_found_although_its_root_is_known_long_since(ask, server, settings, monkeypatch):
-    """A new folder of a known place is looked for by the others too."""
+    """The other specs check a new folder of a known place too."""
     monkeypatch.setattr(places, "SETTLE_S", 1.5)  # the server keeps listings for a second
     root = server.directory.parent / "root"
     root.mkdir()
