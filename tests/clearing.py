@@ -23,22 +23,22 @@ def _tables() -> list[str]:
     return sorted({one._meta.db_table for one in models if one._meta.managed and not one._meta.proxy} - set(BY_MIGRATE))
 
 
-def _made_by_migrate() -> list[list[Any]]:
+def _rows_of_migrate() -> list[list[Any]]:
     with connection.cursor() as cursor:
-        found = []
+        rows = []
         for table in BY_MIGRATE:
             cursor.execute(f"SELECT * FROM {table} ORDER BY id")
-            found.append(cursor.fetchall())
-    return found
+            rows.append(cursor.fetchall())
+    return rows
 
 
 def clear() -> None:
     """All tables are empty except those that ``migrate`` fills; those are unchanged."""
     with connection.cursor() as cursor:
         cursor.execute(" UNION ALL ".join(f"SELECT '{one}' WHERE EXISTS (SELECT 1 FROM {one})" for one in _tables()))
-        filled = [name for (name,) in cursor.fetchall()]
+        tables = [name for (name,) in cursor.fetchall()]
     with transaction.atomic(), connection.cursor() as cursor:
-        for table in filled:  # in any order: foreign keys are looked at when the transaction ends
+        for table in tables:  # in any order: foreign keys are looked at when the transaction ends
             cursor.execute(f"DELETE FROM {table}")
 
 
@@ -47,15 +47,15 @@ def quick_clearing() -> Iterator[None]:
     """Within the block, a test that commits is followed by ``clear``, or by ``flush`` if it changed the rows of
     ``migrate``."""
     flush: Callable[[TransactionTestCase], None] = TransactionTestCase._fixture_teardown  # type: ignore[attr-defined]
-    made = _made_by_migrate()
+    expected = _rows_of_migrate()
 
     def teardown(case: TransactionTestCase) -> None:
-        nonlocal made
-        if _made_by_migrate() == made:
+        nonlocal expected
+        if _rows_of_migrate() == expected:
             clear()
         else:
             flush(case)
-            made = _made_by_migrate()
+            expected = _rows_of_migrate()
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TransactionTestCase, "_fixture_teardown", teardown)

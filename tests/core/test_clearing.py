@@ -11,7 +11,7 @@ from django.test import TransactionTestCase
 from tests.make import make_assignment, make_pool, make_sync_spec
 
 pytestmark = pytest.mark.django_db(transaction=True)
-FILLED = (ContentType, Permission, Group, Group.permissions.through)
+MIGRATED = (ContentType, Permission, Group, Group.permissions.through)
 
 
 def rows() -> dict[str, int]:
@@ -24,7 +24,7 @@ def end_a_test() -> None:
 
 def test_rows_that_refer_to_each_other_are_gone_and_roles_stay():
     before = rows()
-    assert {label for label, count in before.items() if count} == {one._meta.label for one in FILLED}
+    assert {label for label, count in before.items() if count} == {one._meta.label for one in MIGRATED}
     pool = make_pool()
     make_sync_spec(pool)
     make_assignment("alice", pool=pool)

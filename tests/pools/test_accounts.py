@@ -15,7 +15,7 @@ from pools.runtime import get_runtime
 from pools.runtime.base import Image, Tmpfs
 from pools.spec import Owner, User, WorkloadSpec
 
-pytestmark = [pytest.mark.django_db, pytest.mark.slow]
+pytestmark = [pytest.mark.any_database, pytest.mark.django_db, pytest.mark.slow]
 SPEC = WorkloadSpec("i", user=User(gid=0, groups=(44, 6, 7), name="postgres", home="/state"))
 PASSWD = b"root:x:0:0:root:/root:/bin/bash\npostgres:x:102:105::/var/lib/postgresql:/bin/bash\nold:x:200001:5::/:/x"
 

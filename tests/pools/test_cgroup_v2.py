@@ -17,7 +17,7 @@ import pytest
 from pools import freezer, host_processes
 from tests.waiting import eventually
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.any_database, pytest.mark.slow]
 
 COUNTS = """
 import sys, time

@@ -25,7 +25,7 @@ from tests import docker_proxy
 from tests.docker_proxy import Sockets, say
 from tests.lan import ipv6_forwarding_kept
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.any_database, pytest.mark.slow]
 
 heads, calls, bodies, refusing = map(docker_proxy.module, ("heads", "calls", "bodies", "refusing"))
 Refused = refusing.Refused

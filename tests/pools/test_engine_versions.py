@@ -21,7 +21,7 @@ from tests.engine_filter import EngineFilter
 from tests.make import make_pool, make_spec
 from tests.runtimes import choose_runtime
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.any_database, pytest.mark.slow]
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ from tests.lan import Neighbour, forwarding, neighbour, run
 from tests.real_engine import LISTENING, Engine, set_policy
 from tests.waiting import eventually
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.any_database, pytest.mark.django_db]
 NETWORK = Network("bh-test", "bhtest0", "10.99.0.0/16", "10.99.0.1")
 
 

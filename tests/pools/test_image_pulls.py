@@ -16,7 +16,7 @@ from tests import registry as registries
 from tests.make import make_spec
 from tests.pulls import found_for
 
-pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("data_dir"), pytest.mark.slow]
+pytestmark = [pytest.mark.any_database, pytest.mark.django_db, pytest.mark.usefixtures("data_dir"), pytest.mark.slow]
 
 
 @pytest.fixture

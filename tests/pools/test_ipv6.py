@@ -25,7 +25,7 @@ from tests.lan import Neighbour, forwarding, ipv6_forwarding_kept, neighbour, ru
 from tests.real_engine import LISTENING, set_policy
 from tests.waiting import eventually
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.any_database, pytest.mark.django_db]
 METADATA = "fd00:ec2::254"
 
 

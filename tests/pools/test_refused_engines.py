@@ -22,7 +22,7 @@ from pools.states import ContainerState, Trouble
 from tests.make import make_pool
 from tests.runtimes import choose_runtime
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.any_database, pytest.mark.slow]
 
 ALONE = ("--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false")
 # A Debian suite's files (scripts/on-engine.sh), or those of this machine.

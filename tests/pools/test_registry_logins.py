@@ -20,7 +20,7 @@ from tests.make import make_spec
 from tests.pulls import found_for, pulled_beside
 from tests.registry import PASSWORD, USER, bcrypted
 
-pytestmark = [pytest.mark.django_db, pytest.mark.slow]
+pytestmark = [pytest.mark.any_database, pytest.mark.django_db, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from pools.runtime.base import Handle, Observed
 from pools.states import ContainerState, Trouble
 from tests.make import make_container, make_pool
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.any_database, pytest.mark.django_db]
 
 REFUSED = {errno.EPERM, errno.ENOSYS, errno.EAFNOSUPPORT}
 AF_UNIX, AF_INET, AF_INET6, AF_NETLINK, AF_PACKET, AF_TIPC, AF_ALG, AF_VSOCK = 1, 2, 10, 16, 17, 30, 38, 40

@@ -23,7 +23,7 @@ from tests.make import make_container, make_pool, make_spec, make_workload
 from tests.pulls import found_for, pulled_beside
 from tests.registry import PASSWORD, USER, bcrypted
 
-pytestmark = [pytest.mark.django_db, pytest.mark.slow]
+pytestmark = [pytest.mark.any_database, pytest.mark.django_db, pytest.mark.slow]
 
 
 @pytest.fixture(autouse=True)
@@ -70,7 +70,6 @@ def call(client):
     return call
 
 
-@pytest.mark.any_database
 def test_a_tag_that_moved_is_seen_and_said_and_changes_nothing_by_itself(registry, made, call, client):
     """At the workload, its pool, by one event and a metric; containers start from the image that was proven."""
     workload, first = made("app")
@@ -105,7 +104,6 @@ def metrics(client):
     return client.get("/api/v1/metrics", headers={"Authorization": f"Bearer {key}"}).content.decode()
 
 
-@pytest.mark.any_database
 def test_a_refresh_is_a_new_version_of_the_new_image(registry, made, call):
     """202, done by a worker; pulled by digest; a changed spec keeps it, and another name does not."""
     workload, first = made("again")
@@ -280,7 +278,6 @@ def test_an_image_by_digest_is_never_refreshed(call):
     assert call("POST", "workloads/nobody/refresh", status=404)["code"] == "workload_not_found"
 
 
-@pytest.mark.any_database
 def test_a_version_has_one_image_and_one_only(registry, made, call):
     """The first healthy container decides; another image is refused, the same image under another id is not."""
     workload, _ = made("gate")
@@ -311,7 +308,6 @@ def test_what_is_stored_from_before_reads_as_before():
     assert not spec.rolls_to_new_images
 
 
-@pytest.mark.any_database
 def test_a_roll_whose_image_the_registry_did_not_give_is_tried_again(registry, made):
     """The new version's image is pulled by digest; its failure concerns the pool until a pull succeeds."""
     workload, _ = made("later")

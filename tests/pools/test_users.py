@@ -15,7 +15,7 @@ from pools.runtime import get_runtime
 from pools.spec import Owner
 from tests.make import make_spec
 
-pytestmark = [pytest.mark.django_db, pytest.mark.slow]
+pytestmark = [pytest.mark.any_database, pytest.mark.django_db, pytest.mark.slow]
 UID = settings.BOILERHOUSE_UID_RANGE[1]
 """Of trials."""
 NAMED = {"uid": None, "gid": 0, "groups": [44, 6], "name": "app", "home": "/state/home"}

@@ -117,6 +117,7 @@ def test_purge_does_not_ask_where_nobody_can_answer(stack):
     assert "--yes" in done.stderr
 
 
+@pytest.mark.any_database
 def test_refill_pools_waits_and_reports(stack, pools):
     pool = pools(warm=2, maxSize=2)
     done = manage("refill_pools", "--pool", pool, "--wait", "--output", "json")

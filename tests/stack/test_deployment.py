@@ -75,6 +75,7 @@ def _works_through(sockets, machine, sink_server):
             process.wait(25)
 
 
+@pytest.mark.any_database
 def test_the_narrow_socket_lets_nothing_be_made_or_removed_and_the_other_nothing_of_others(stack, pools, tmp_path):
     with docker_proxy.running(tmp_path, tmp_path) as sockets:
         _refuses(sockets, stack, pools)

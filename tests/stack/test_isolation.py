@@ -366,6 +366,7 @@ def running() -> set[str]:
     return set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
 
 
+@pytest.mark.any_database
 def test_another_deployments_containers_are_not_touched(stack, pools, machine):
     """A container with another deployment's label and one without an owner survive reconcile and purge (P9)."""
     held = stack.claim("p9", pools())

@@ -15,7 +15,7 @@ from tests.dripping import Dripping
 from tests.make import make_sync_spec
 from tests.waiting import eventually
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.any_database, pytest.mark.slow]
 
 HEAD = b'HTTP/1.1 200 OK\r\nContent-Type: application/xml\r\nETag: "x"\r\nContent-Length: 100000\r\n\r\n'
 

@@ -17,7 +17,7 @@ from syncing.sinks import S3Sink, s3, s3_access
 from tests.far_ends import MotoS3
 from tests.proxies import HIDDEN_NAME, Proxy
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.any_database, pytest.mark.slow]
 
 UID = 234_572
 

@@ -17,7 +17,7 @@ from syncing.jail import Jail
 from syncing.sinks import CLAIM_DEADLINE_S, LocalSink, local, local_helpers
 from tests import hung
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.any_database, pytest.mark.slow]
 
 UID = 200_781
 

@@ -19,7 +19,7 @@ from syncing.jail import Jail
 from tests.s3 import S3Server
 from tests.waiting import eventually
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.any_database, pytest.mark.slow]
 
 UID = 234_568
 

@@ -19,7 +19,7 @@ from tests.far_ends import FarEnd, RcloneS3, WebDav
 from tests.proxies import HIDDEN_NAME, Proxy
 from tests.s3 import S3Server
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.any_database, pytest.mark.slow]
 
 UID = 234_571
 

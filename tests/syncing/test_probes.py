@@ -22,7 +22,7 @@ from tests import far_ends
 from tests.make import make_sync_spec
 from tests.s3 import S3Server
 
-pytestmark = [pytest.mark.django_db, pytest.mark.slow]
+pytestmark = [pytest.mark.any_database, pytest.mark.django_db, pytest.mark.slow]
 
 
 @pytest.fixture

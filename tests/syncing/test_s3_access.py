@@ -15,7 +15,7 @@ import pytest
 from syncing import errors
 from syncing.sinks import CLAIM_DEADLINE_S, S3Sink
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.any_database, pytest.mark.slow]
 
 LIST = b'<?xml version="1.0"?><ListBucketResult><Name>b</Name>%s<IsTruncated>false</IsTruncated></ListBucketResult>'
 KEY = b"<Key>p/x</Key><Size>1</Size><LastModified>2026-01-01T00:00:00Z</LastModified><ETag>e</ETag>"

@@ -15,7 +15,7 @@ from syncing.jail import Jail
 from syncing.sinks import CLAIM_DEADLINE_S, RUN_DEADLINE_S, S3Sink, Sink, WebDavSink, outbound
 from tests.make import API_MAPPING, API_SINK, make_pool
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.any_database, pytest.mark.slow]
 
 UID = 234_572
 MINE = {**API_MAPPING, "sinkPath": "t/${tenantId}/"}

@@ -27,7 +27,7 @@ from syncing.locations import BACKUP_ROOT, marker_key
 from syncing.models import SyncRun, SyncSpec
 from syncing.states import Trigger
 from tenants import upkeep
-from tests import cgroups, small_disks
+from tests import cgroups, far_ends, small_disks
 from tests.tenant_state import LOCATION, TENANT, UID, LiveState
 from tests.waiting import eventually
 
@@ -97,6 +97,7 @@ def test_what_is_written_through_a_mapping_is_in_the_next_save(one):
     assert (one.state / "db").read_bytes()[:5] == b"other"
 
 
+@far_ends.SOME
 def test_files_that_change_all_the_time_never_fail_a_save_and_are_of_one_moment(live):
     """Periodic saves of files that are being written complete, and a restore returns one consistent snapshot."""
     writer = live.start(PAIR)
@@ -131,6 +132,7 @@ for n in itertools.count():
 """
 
 
+@far_ends.SOME
 def test_files_made_and_removed_all_the_time_never_fail_a_save_and_deletes_are_done(live):
     """Saves of a directory with changing files complete, and deleted files are deleted at the sink."""
     live.start(CHURN)
@@ -204,6 +206,7 @@ def test_what_is_known_holds_only_for_the_save_it_came_from(one):
     assert one.told()["copiedFiles"] == 2
 
 
+@far_ends.SOME
 def test_what_a_claim_restored_is_known(live):
     """The first save after a claim sends only the changes."""
     (live.state / "d").mkdir()
@@ -221,6 +224,7 @@ def test_what_a_claim_restored_is_known(live):
     assert live.come_back() == {f"d/f{n}": {1: "y", 2: "z"}.get(n, "x") for n in range(10)}
 
 
+@far_ends.SOME
 def test_what_an_unfinished_save_touched_is_looked_at_again(live):
     """A directory moved away during an interrupted save, and back again, has the same inodes and times."""
     (live.state / "d").mkdir()
@@ -239,6 +243,7 @@ def test_what_an_unfinished_save_touched_is_looked_at_again(live):
     assert live.come_back() == expected
 
 
+@far_ends.SOME
 @pytest.mark.parametrize("place", ["save.snapshot-taken", "save.frozen", "save.marker-open", "save.uploaded"])
 def test_a_live_save_that_was_cut_is_taken_back(live, place):
     """Wherever it is interrupted, a restore returns the last complete save, the container continues, nothing is
@@ -259,6 +264,7 @@ def test_a_live_save_that_was_cut_is_taken_back(live, place):
     assert live.come_back() == saved
 
 
+@far_ends.SOME
 def test_closed_directories_are_no_obstacle_and_stay_closed(live):
     """A directory or file without permissions for its owner does not fail a periodic save; its mode is restored."""
     (live.state / "d").mkdir()
@@ -374,6 +380,7 @@ def test_copies_keep_holes_times_and_their_bound(tmp_path):
     os.close(handle)
 
 
+@far_ends.SOME
 def test_what_there_is_no_room_to_copy_is_sent_as_it_lies_there(live, settings):
     """Above the limit files are sent while the tenant works; those that change are sent again, or named."""
     settings.BOILERHOUSE_SNAPSHOT_MAX_BYTES = 100_000

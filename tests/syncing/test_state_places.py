@@ -174,7 +174,13 @@ def victim_saves(diary: str = "VICTIM-PRIVATE") -> Claimed:
 # An alias when it is saved ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("spelling", SPELLINGS[:4])  # the others are told without a server, below
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        *SPELLINGS[:1],
+        *(pytest.param(one, marks=pytest.mark.long) for one in SPELLINGS[1:4]),
+    ],  # all have unit tests below
+)
 def test_another_spelling_of_an_endpoint_is_the_same_place(ask, server, spelling):
     """Six spellings of one endpoint were six places, and any tenant's state could be restored into another."""
     ask("victims", server.json(""), VICTIMS)
@@ -200,8 +206,19 @@ def test_another_address_of_a_store_is_the_same_place(ask, server, served):
         Pool.objects.filter(pk="alias-pool").delete()
 
 
-@pytest.mark.parametrize("is_first", [True, False])
-@pytest.mark.parametrize("way", ["webdav of the bucket", "webdav above it", "local", "local, linked"])
+@pytest.mark.parametrize(
+    ("way", "is_first"),
+    [
+        ("webdav of the bucket", True),
+        ("webdav above it", False),
+        ("local", True),
+        ("local, linked", False),
+        pytest.param("webdav of the bucket", False, marks=pytest.mark.long),  # each way and each order are tried above
+        pytest.param("webdav above it", True, marks=pytest.mark.long),
+        pytest.param("local", False, marks=pytest.mark.long),
+        pytest.param("local, linked", True, marks=pytest.mark.long),
+    ],
+)
 def test_a_directory_that_is_reached_by_two_kinds_of_sink_is_one_place(ask, server, served, settings, way, is_first):
     """The bucket's directory over S3, WebDAV and as a local sink; detected whichever spec was saved first."""
     settings.BOILERHOUSE_LOCAL_SINK_ROOT = str(server.directory)
