@@ -272,7 +272,7 @@ def test_webdav_addresses_in_one_another_are_one_place_through_an_alias(ask, ser
 
 
 def test_a_place_in_another_is_found_where_the_inner_server_shows_nothing_above_it(ask, server, served, monkeypatch):
-    """A server of a folder of the bucket; only the outer spec can see that it lies in its own locations."""
+    """A server of a folder of the bucket; only the outer spec can see that it is inside its own locations."""
     monkeypatch.setattr(places, "SETTLE_S", 1.5)  # the server keeps listings for a second
     outer = {**VICTIMS, "sinkPath": "deep/in/${tenantId}/"}
     ask("victims", server.json(""), outer)
@@ -285,7 +285,7 @@ def test_a_place_in_another_is_found_where_the_inner_server_shows_nothing_above_
 
 
 def test_what_is_only_typed_is_not_tried_at_an_alias_either(ask, server, served):
-    """The editor's probe writes at the locations that stand in the form."""
+    """The editor's probe writes to the locations in the form."""
     ask("victims", server.json(""), VICTIMS)
     sink = {k: v for k, v in server.json("").items() if k != "secretAccessKey"} | {"endpoint": served("s3")}
     secrets = {"accessKeyId": server.access_key, "secretAccessKey": server.secret_key}
@@ -302,7 +302,7 @@ def test_what_is_only_typed_is_not_tried_at_an_alias_either(ask, server, served)
 
 @pytest.fixture
 def down_when_saved(ask, server):
-    """The victim's spec in use, and mallory's at an address that did not answer when it was saved."""
+    """The victim's spec is in use; mallory's was saved while its address did not answer."""
     ask("victims", server.json(""), VICTIMS)
     alias = far_ends.Alias(server)
 
@@ -317,7 +317,7 @@ def down_when_saved(ask, server):
 
 
 def test_everybodys_state_reaches_nobody_through_an_alias_that_was_down_when_it_was_saved(down_when_saved):
-    """A download of all at an alias gave the victim's diary to mallory; now nothing is restored."""
+    """A restore of everything at an alias gave the victim's files to mallory; now nothing is restored."""
     victim_saves()
     down_when_saved(EVERYBODYS)
     mallory = Claimed("mallorys", "mallory")
@@ -331,7 +331,7 @@ def test_everybodys_state_reaches_nobody_through_an_alias_that_was_down_when_it_
 
 
 def test_nothing_is_deleted_through_an_alias_that_was_down_when_it_was_saved(down_when_saved, server):
-    """A sync at an alias emptied the victim's state; now the save fails and keeps what it should save."""
+    """A save to an alias emptied the victim's state; now it fails, and the tenant's files are kept."""
     victim_saves()
     down_when_saved({**VICTIMS, "sinkPath": "t/${tenantId}/state/"})
     emptied = Claimed("mallorys", "victim", 2)
@@ -351,7 +351,7 @@ def test_nothing_is_deleted_through_an_alias_that_was_down_when_it_was_saved(dow
 
 
 def test_the_probe_says_whom_a_spec_meets_until_one_of_them_is_changed(down_when_saved, ask, server):
-    """A conflict that is found later is shown as the sink's health, and ends with its cause."""
+    """A conflict found later is shown as the sink's health, and ends with its cause."""
     spec_id = down_when_saved(EVERYBODYS)
     health = services.probe(SyncSpec.objects.get(pk=spec_id))
     assert (health["state"], health["code"]) == ("unhealthy", "location_conflict")
@@ -369,7 +369,7 @@ def test_the_probe_says_whom_a_spec_meets_until_one_of_them_is_changed(down_when
 
 
 def test_a_block_ends_when_the_other_spec_is_gone(down_when_saved):
-    """Nothing but its cause keeps a spec from its sink."""
+    """Only the cause of a conflict keeps a spec from its sink."""
     spec_id = down_when_saved(VICTIMS)
     services.probe(SyncSpec.objects.get(pk=spec_id))
     SyncSpec.objects.filter(pk="victims").delete()
@@ -416,7 +416,7 @@ def test_new_keys_may_lead_elsewhere_so_the_place_is_asked_again(call, ask, serv
 
 
 def test_a_dead_sink_of_another_spec_holds_nobody_up(ask, server):
-    """What cannot be asked is asked again later; who can use its own sink does (P14)."""
+    """A sink that does not answer is queried again later; specs with other sinks continue (P14)."""
     ask("dead", {**server.json(""), "endpoint": "http://127.0.0.1:1"}, {**VICTIMS, "sinkPath": "dead/${tenantId}/"})
     ask("victims", server.json(""), VICTIMS)
     assert Claimed("victims", "victim").restore() == {}
@@ -451,14 +451,14 @@ def looked_at(sink) -> places.Observation:
 
 
 class _NoLocks:
-    """As among processes."""
+    """As with several processes."""
 
     def __getitem__(self, _key):
         return contextlib.nullcontext()
 
 
 def test_it_survives_saves_erasures_and_expiry_and_is_no_tenants_file(far_end, data_dir, transactional_db, settings):
-    """Nothing that works at a sink takes it for a tenant's, or gives it to one."""
+    """No operation takes the object for a tenant's file, or restores it to one."""
     state = TenantState(far_end)
     state.write(a="1")
     state.save()
@@ -503,7 +503,7 @@ def test_what_is_not_ours_is_not_taken_for_an_id(data_dir, transactional_db, ser
 
 
 def test_a_settled_spec_costs_a_claim_no_request_and_no_statement(ask, server, monkeypatch):
-    """The place is asked once; afterwards the gate reads the row that the claim has read anyway."""
+    """The place is queried once; later checks read the row that the claim reads anyway."""
     ask("victims", server.json(""), VICTIMS)
     monkeypatch.setattr(places, "look_at", None)
     before = [("where", "surveys")]
@@ -519,7 +519,7 @@ def test_a_settled_spec_costs_a_claim_no_request_and_no_statement(ask, server, m
 
 
 def test_a_sink_that_fails_after_its_place_was_known_is_still_the_same_sink(ask, server):
-    """The gate is about places, not about health: a place that does not answer now keeps its spec's right."""
+    """The check is about places, not about health: a place that does not answer stays usable for its spec."""
     ask("victims", server.json(""), VICTIMS)
     server.stop()
     assert services.probe(SyncSpec.objects.get())["code"] == "unreachable"
@@ -532,7 +532,7 @@ def test_a_sink_that_fails_after_its_place_was_known_is_still_the_same_sink(ask,
 
 
 def test_a_spec_that_is_only_spelled_anew_finds_what_was_saved(ask, server, run_tasks):
-    """Another spelling of the same place is no move: state, backups and erasures go on."""
+    """Another spelling of the same place is no move: state, backups and erasures continue."""
     ask("victims", server.json(""), VICTIMS)
     victim = victim_saves("1")
     victim.write(diary="2")
@@ -615,7 +615,7 @@ def test_a_change_of_something_else_does_not_say_that_a_place_may_be_another(ask
 
 
 def test_a_spec_that_is_changed_while_its_place_is_asked_uses_nothing(ask, server, monkeypatch):
-    """What was found is about the sink of before."""
+    """The result is about the previous sink."""
     ask("victims", server.json(""), VICTIMS)
     SyncSpec.objects.update(place_state=PlaceState.UNASKED)
     spec, settle = SyncSpec.objects.get(), places.settle
@@ -630,7 +630,7 @@ def test_a_spec_that_is_changed_while_its_place_is_asked_uses_nothing(ask, serve
 
 
 def test_an_address_that_leads_back_is_taken_back_by_itself(ask, server):
-    """A wrong address for an hour costs nothing but that hour."""
+    """After an hour with a wrong address everything works again."""
     ask("victims", server.json(""), VICTIMS)
     victim_saves()
     bucket, aside = server.directory / "testbucket", server.directory.parent / "aside"
@@ -649,7 +649,7 @@ def test_an_address_that_leads_back_is_taken_back_by_itself(ask, server):
 
 @pytest.mark.parametrize("by_another", [False, True])
 def test_an_object_that_was_lost_alone_is_put_back(ask, server, by_another):
-    """Where the last saves lie, it is the same place, whatever became of the object."""
+    """A sink with the last saves is the same place, even if its object is lost."""
     ask("victims", server.json(""), VICTIMS)
     victim_saves()
     known = SyncSpec.objects.get().place["id"]
@@ -668,7 +668,7 @@ def test_an_object_that_was_lost_alone_is_put_back(ask, server, by_another):
 
 @pytest.fixture
 def silent(server):
-    """The same store by keys that may not touch the object."""
+    """The same store with keys that may not access the object."""
     proxy = FaultyProxy(server.endpoint)
     proxy.fault, proxy.only = "403", "place.json"
     yield proxy
@@ -676,7 +676,7 @@ def silent(server):
 
 
 def test_a_place_that_does_not_say_is_told_by_its_address_and_meets_nobody(ask, server, silent):
-    """Keys without a right to the object: what could be the same store is (P3)."""
+    """Without access to the object, a possibly identical store counts as identical (P3)."""
     ask("victims", server.json(""), VICTIMS)
     alias = {**server.json(""), "endpoint": silent.endpoint}
     said = refused(ask("mallorys", alias, EVERYBODYS, status=422), "victims")
@@ -689,7 +689,7 @@ def test_a_place_that_does_not_say_is_told_by_its_address_and_meets_nobody(ask, 
 
 
 def test_a_place_that_says_in_the_end_is_known_from_then_on(ask, server, silent):
-    """What is not known is asked again at each use."""
+    """An unknown place is queried again at each use."""
     alias = {**server.json(""), "endpoint": silent.endpoint}
     ask("others", alias, {**EVERYBODYS, "sinkPath": "given/"})
     silent.heal()
@@ -730,7 +730,7 @@ def test_two_spellings_of_one_server(one, other):
     ],
 )
 def test_two_servers(one, other):
-    """A spelling is not stretched: these may be two stores."""
+    """Different spellings may be two stores."""
 
     def sink(endpoint):
         return S3Sink("bucket", "us-east-1", "", endpoint)
@@ -739,7 +739,7 @@ def test_two_servers(one, other):
 
 
 def test_every_address_of_this_machine_is_one():
-    """For a place that does not say, it is the address that counts."""
+    """For a place without an object, the address decides."""
     own = {endpoints.resolved(f"http://{host}:1")[0] for host in ("127.0.0.1", "localhost", "[::1]", "0", "127.0.0.2")}
     assert own == {endpoints.LOOPBACK}
     assert endpoints.resolved("http://no-such-host.invalid") == ["no-such-host.invalid"]
@@ -752,7 +752,7 @@ def test_what_is_ours_is_ours_in_every_folder(path):
 
 
 def test_a_local_sink_refuses_a_second_writer(tmp_path):
-    """What is there stays."""
+    """Existing objects stay."""
     sink = LocalSink(tmp_path)
     assert sink.create("a/b", b"1")
     assert sink.create("a/b", b"2")
@@ -761,7 +761,7 @@ def test_a_local_sink_refuses_a_second_writer(tmp_path):
 
 
 def test_a_change_of_a_places_owner_is_told(down_when_saved):
-    """Operators learn of a conflict from the event log too."""
+    """The event log reports a conflict too."""
     services.probe(SyncSpec.objects.get(pk=down_when_saved(EVERYBODYS)))
     warning = Event.objects.filter(type="pool.warning", payload__specId="mallorys").order_by("id").last()
     assert "sync spec victims" in warning.payload["detail"]

@@ -102,7 +102,7 @@ class Anything(RuleBasedStateMachine):
     # What a process does ----------------------------------------------------------------------------
 
     def alive(self, work) -> None:
-        """Run ``work`` as a process that may be killed on the way."""
+        """Run ``work`` as a process that may be killed at any step."""
         before = len(self.runtime.containers)
         try:
             work()
@@ -253,7 +253,7 @@ class Anything(RuleBasedStateMachine):
             upkeep.release_dead()
 
     def calm_down(self) -> None:
-        """Everything works again and time passes: nothing may be left over."""
+        """After all failures end and time passes, nothing is left over."""
         self.runtime.is_down = False
         if self.runtime.broken_images:
             self.the_workload_changes(True)

@@ -67,7 +67,7 @@ def test_every_state_has_its_transitions_and_the_last_has_none():
 
 
 def test_of_decide_and_abort_exactly_one_wins(transactional_db, data_dir):
-    """The web gives up at the deadline in the instant in which the worker is done."""
+    """The web process aborts at the deadline while the worker completes."""
     for _ in range(20):
         assignment = make_assignment("alice")
         won = []
@@ -205,7 +205,7 @@ def test_a_drained_pool_tells_those_who_wait():
 
 
 def test_retry_and_discard_of_a_failed_save_are_one_verdict():
-    """Release, retry and discard race; the row's attempt says who was first."""
+    """Release, retry and discard race; the row's attempt number decides."""
     assignment = make_assignment(state=AssignmentState.RELEASE_FAILED, was_assigned=True)
     stale = Assignment.objects.get(pk=assignment.pk)
 

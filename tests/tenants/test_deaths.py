@@ -25,7 +25,7 @@ pytestmark = pytest.mark.any_database
 
 @pytest.fixture
 def dead(db, data_dir) -> Death:
-    """Alice's container has died and is gone."""
+    """Alice's container has died and was removed."""
     container = make_container(state=ContainerState.CLAIMED)
     assert health_reports.report_fault(container.pk, Fault.EXIT, "It ended.", exit_code=139, words=WORDS)
     Event.objects.update(tenant_id="alice")  # as its latch would say
@@ -43,7 +43,7 @@ def key(role: Role, *tenants: str) -> str:
 
 
 def test_who_may_read_logs_reads_last_words_and_nobody_else(dead, call, client):
-    """By status, events, stream, logs and pages; at rest they are encrypted."""
+    """In status, events, stream, logs and pages; stored encrypted."""
     Tenant.objects.create(id="bob")
     own, others = key(Role.TENANT, "alice"), key(Role.TENANT, "bob")
     paths = ("tenants/alice/status", "events", "tenants/alice/logs", f"containers/{dead.container_ref}/logs")
@@ -77,7 +77,7 @@ def test_who_may_read_logs_reads_last_words_and_nobody_else(dead, call, client):
 
 
 def test_its_log_is_answered_by_tail_and_since_until_the_next_claim(dead, call):
-    """409 and 502 were the answers when it mattered most."""
+    """The answers were 409 and 502."""
     logs = "tenants/alice/logs"
     assert call("GET", logs).content.decode() == "one\ntwo WORDS-CANARY\n"
     assert call("GET", f"{logs}?tail=1&follow=true").content.decode() == "two WORDS-CANARY\n"
@@ -102,7 +102,7 @@ def test_lines_that_hold_a_carriage_return_or_have_no_moment_stay_whole(dead, ca
 
 
 def test_it_goes_with_the_tenants_state_and_with_time(dead, settings):
-    """What tenants print is theirs."""
+    """A tenant's output is private."""
     state_erasure.begin("alice")
     assert not Death.objects.exists()
     assert Event.objects.get(type="container.unhealthy").private is None

@@ -29,7 +29,7 @@ MB = 1 << 20
 
 @pytest.fixture
 def held(data_dir, settings):
-    """Who holds a container whose volumes are there; its limit is watched."""
+    """A tenant with a container and existing volumes; its limit is watched."""
     settings.BOILERHOUSE_DISK_LIMITS = "watch"
 
     def make(tenant: str = "alice", **resources):
@@ -96,8 +96,8 @@ def deep(state) -> None:
     ],
 )
 def test_who_holds_more_than_a_watched_limit_is_released(held, hide, said):
-    """Also behind 20,001 small files, in files alone, and where it cannot be measured; also in pools that only
-    report what is unhealthy."""
+    """Also hidden behind 20,001 small files, by number of files, and where it cannot be measured; also in pools that
+    only report unhealthy containers."""
     honest, hider = held("honest", disk_mb=128), held("hider", disk_mb=128)
     fill(state_of(honest) / "large", 100 * MB)
     hide(state_of(hider))
@@ -110,7 +110,7 @@ def test_who_holds_more_than_a_watched_limit_is_released(held, hide, said):
 
 
 def test_what_takes_too_long_to_measure_is_too_much(held, monkeypatch):
-    """What the walk could not finish is not what it had seen until then."""
+    """An unfinished walk does not report its partial result."""
     monkeypatch.setattr(disks, "LONGEST_S", 0.0)
     row = held(disk_mb=128)
     for number in range(200):
@@ -134,7 +134,7 @@ time.sleep(600)
 
 
 def test_files_without_a_name_count_as_long_as_they_are_open(held):
-    """What is unlinked and written to takes the disk all the same, and no walk sees it; each counts once."""
+    """Unlinked open files use the disk although no walk sees them; each counts once."""
     row, other = held("hider", disk_mb=128), held("other", disk_mb=160)
     with cgroups.group() as hides, cgroups.group() as fits:
         for one, runtime_id in ((row, hides), (other, fits)):
@@ -204,7 +204,7 @@ def small_disk(tmp_path):
 
 @pytest.fixture
 def on_small_disk(small_disk, data_dir, held, settings):
-    """The same, and containers' directories lie on it."""
+    """The same, with the containers' directories on it."""
     (small_disk / "deployment-id").write_bytes((data_dir / "deployment-id").read_bytes())
     settings.BOILERHOUSE_DATA_DIR = small_disk
     settings.BOILERHOUSE_DISK_FLOOR_MB = 60

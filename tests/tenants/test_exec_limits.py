@@ -23,7 +23,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 @pytest.fixture
 def run(call, engine):
-    """Ask for a command in the container that alice holds: ``run(["true"], timeoutMs=…)``."""
+    """Run a command in alice's container: ``run(["true"], timeoutMs=…)``."""
     row, pool = engine.start()
     assert row, pool.last_error
     row.state = ContainerState.CLAIMED
@@ -67,7 +67,7 @@ def test_each_limit_is_what_the_deployment_says(run, settings, monkeypatch):
 
 
 def test_so_is_how_many_commands_run_at_once(run, settings):
-    """One where the deployment says so, and the next one once that has ended."""
+    """With a limit of one, the next command runs when the first has ended."""
     settings.BOILERHOUSE_EXEC_PARALLEL = 1
     with activity._one_more(Assignment.objects.get().held_container):
         problem(run(["true"]), 429, "too_many_commands")
@@ -86,7 +86,7 @@ def test_a_long_output_is_not_kept_for_an_idempotency_key(run):
 
 
 def test_so_many_followers_of_one_log_and_no_more(run, call, settings):
-    """Each works as hard as the container writes; a page or another key that follows the same log counts, too."""
+    """The cost depends on the container's output; pages and other keys that follow the same log count too."""
     settings.BOILERHOUSE_MAX_FOLLOWED_LOGS_PER_TENANT = 2
     path = f"containers/{Assignment.objects.get().held_container}/logs?follow=true"
     container = budgets.container(Assignment.objects.get().held_container)

@@ -46,7 +46,7 @@ def taken(queue: str, seconds: float = 20):
 
 @pytest.fixture
 def busy(settings, serve):
-    """A worker of this queue, while all others but one are busy with large work."""
+    """A worker of this queue, while all other workers but one are busy with large work."""
     settings.BOILERHOUSE_LARGE_BYTES = 1
     with ExitStack() as held:
 
@@ -79,7 +79,7 @@ def test_a_large_release_is_put_off_and_taken_up_when_there_is_room(pool, fake_e
 
 
 def test_a_sync_of_a_locked_container_gives_its_worker_up(pool, fake_engine):
-    """Its message goes back to the queue, for a moment later, and the run stays queued."""
+    """Its message returns to the queue for a short time, and the run stays queued."""
     mine = hold(pool, fake_engine, "alice")
     run = syncs.begin("alice", "outward")[0]
     OrmQ.objects.all().delete()
@@ -96,7 +96,7 @@ def test_a_sync_of_a_locked_container_gives_its_worker_up(pool, fake_engine):
 
 
 def test_a_release_of_a_locked_container_gives_its_worker_up(pool, fake_engine):
-    """A worker that waits there for a transfer would be missed by the releases of others."""
+    """A worker that waits there for a transfer would be missing for other tenants' releases."""
     mine = hold(pool, fake_engine, "alice")
     assert releases.fence(Assignment.objects.filter(pk=mine.pk))
     OrmQ.objects.all().delete()
@@ -132,7 +132,7 @@ def test_many_requests_for_a_sync_are_one_run_per_spec_and_direction(pool, fake_
 
 
 def test_who_joins_writes_nothing(pool, fake_engine):
-    """A flood of requests for one run never holds the database, whose other writers are the saves of all tenants."""
+    """Many requests for one run do not block the database for the saves of other tenants."""
     hold(pool, fake_engine, "alice")
     first = syncs.begin("alice", "both")
     with CaptureQueriesContext(connection) as asked:
@@ -143,7 +143,7 @@ def test_who_joins_writes_nothing(pool, fake_engine):
 
 
 def test_one_tenants_many_runs_let_another_wait_for_one_of_them(pool, fake_engine):
-    """50 queued runs of one, and another's comes second although it was queued last."""
+    """50 runs of one tenant are queued; another tenant's run is second although it was queued last."""
     spec = pool.sync_specs.get()
     mallory, bob = hold(pool, fake_engine, "mallory"), hold(pool, fake_engine, "bob")
     for _ in range(50):

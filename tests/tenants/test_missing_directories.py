@@ -107,7 +107,7 @@ def test_a_discard_ends_a_release_whose_directory_never_comes_back(pool, fake_en
 
 @pytest.mark.parametrize("step", [ReleaseStep.DESTROYING, ReleaseStep.WIPING])
 def test_a_wipe_that_was_done_before_a_crash_is_a_success(pool, fake_engine, step):
-    """From ``destroying`` on the directory may be gone, because it was saved."""
+    """From ``destroying`` on the directory may be missing, because it was saved."""
     held = hold(pool, fake_engine, step)
     releases.begin(held.tenant_id)
     Assignment.objects.update(step=step)
@@ -137,7 +137,7 @@ def test_a_disk_image_that_is_missing_fails_the_release(pool, fake_engine):
 @pytest.mark.parametrize("trigger", [Trigger.MANUAL, Trigger.INTERVAL])
 @pytest.mark.parametrize("missing", [take_away_home, take_away_volume])
 def test_a_save_while_it_runs_without_its_directory_fails(pool, fake_engine, missing, trigger, monkeypatch):
-    """Neither "succeeded" with nothing, nor queued for ever; the next one after it is back succeeds."""
+    """Neither "succeeded" without files, nor queued for ever; the next run succeeds when the directory is back."""
     monkeypatch.setattr(syncs, "RESTS", 0)
     held = hold(pool, fake_engine, f"{missing.__name__}-{trigger}")
     there = missing(held)
@@ -158,7 +158,7 @@ def test_a_save_while_it_runs_without_its_directory_fails(pool, fake_engine, mis
 
 
 def test_a_directory_that_is_missing_inside_a_volume_is_empty(pool, fake_engine):
-    """A path that the tenant never made is no failure."""
+    """A path that the tenant never created is no failure."""
     spec = pool.sync_specs.get()
     spec.mappings.update(container_path="/state/not/made")
     held = hold(pool, fake_engine, "young")
@@ -169,7 +169,7 @@ def test_a_directory_that_is_missing_inside_a_volume_is_empty(pool, fake_engine)
 
 
 def test_an_idle_check_without_the_directory_decides_nothing(pool, fake_engine):
-    """Whether its files changed cannot be seen, so it is not released for having been idle."""
+    """Changes of its files are unknown, so it is not released as idle."""
     pool.idle_timeout_ms = 1000
     pool.save()
     held = hold(pool, fake_engine, "quiet")
@@ -185,7 +185,7 @@ def test_an_idle_check_without_the_directory_decides_nothing(pool, fake_engine):
 
 @pytest.mark.parametrize("missing", [take_away_home, take_away_volume])
 def test_a_claim_whose_containers_directory_is_missing_takes_another(pool, fake_engine, missing):
-    """What is missing before the claim costs the tenant nothing."""
+    """A directory missing before the claim does not affect the tenant."""
     first, second = (make_container(pool, state=ContainerState.CLAIMED) for _ in range(2))
     for container in (first, second):
         volumes.prepare(container.pk, container.uid, container.version.spec)
@@ -218,7 +218,7 @@ def test_another_nodes_containers_are_neither_removed_nor_missed_here(pool, fake
 
 
 def test_nothing_is_made_in_an_empty_mount_point(pool, data_dir):
-    """What is made there is hidden, and so missing, as soon as the mount is back."""
+    """Files created there are hidden, and so missing, when the mount is back."""
     container = make_container(pool)
     (data_dir / "deployment-id").rename(data_dir / "aside")
     with pytest.raises(HostNotReady, match="mounted"):

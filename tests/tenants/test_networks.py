@@ -75,7 +75,7 @@ def test_a_tenants_key_changes_its_own_policy_alone(call, held):
 
 
 def test_a_tenants_key_takes_back_nothing_that_others_narrowed(call, held):
-    """Who narrows a policy decides; the tenant's own key goes within that and the pool's."""
+    """The most restrictive policy applies; a tenant's key can only narrow it."""
     key = call.key_of(Role.TENANT, tenant_ids=["alice"])
     listed = {"mode": "list", "allow": ["192.0.2.7:80", "192.0.2.8:80"]}
     assert call("PUT", "tenants/alice/network", listed).status_code == 200
@@ -98,7 +98,7 @@ def test_a_tenants_key_takes_back_nothing_that_others_narrowed(call, held):
 
 @pytest.mark.parametrize("role", [Role.OPERATOR, Role.TENANT])
 def test_a_claims_policy_binds_the_tenants_key_where_another_key_claimed(call, role):
-    """What a platform's key claims with, its tenant cannot widen."""
+    """A tenant cannot widen the policy of the platform's claim."""
     pool = make_pool()
     key = call.key_of(Role.TENANT, tenant_ids=["carol"])
     own = call.key_of(role) if role != Role.TENANT else key

@@ -33,7 +33,7 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("
 
 @task
 def works(container_id: str) -> None:
-    """Owns its container, and waits."""
+    """A claim that owns its container, and waits."""
     assert lifecycle.adopt_ownership(UUID(container_id), ContainerState.STARTING)
     holds.set()
     goes_on.wait(60)
@@ -41,7 +41,7 @@ def works(container_id: str) -> None:
 
 @task
 def loses(container_id: str, run_id: str) -> None:
-    """Owns its container and a run, and loses the database."""
+    """A claim that owns its container and a run, and loses the database."""
     assert lifecycle.adopt_ownership(UUID(container_id), ContainerState.STARTING)
     runs = SyncRun.objects.filter(pk=run_id)
     assert runs.transition(SyncRunState.QUEUED, SyncRunState.RUNNING, owner=ownership.take(SyncRun, runs.get().pk))
@@ -72,7 +72,7 @@ def worker(settings, periodic_saves) -> Iterator[Worker]:
 
 
 def test_a_thread_that_loses_the_database_leaves_other_threads_their_rows(worker):
-    """All that the process worked on was taken over a second time, and its syncs were buried."""
+    """All work of the process was taken over a second time, and its syncs were ended."""
     pool = make_pool()
     kept, lost = (make_container(pool, state=ContainerState.STARTING) for _ in range(2))
     mine = pending()
@@ -116,7 +116,7 @@ def test_what_is_given_up_while_the_database_is_away_is_set_free_when_it_is_back
 
 
 def test_what_is_taken_again_is_not_set_free(periodic_saves, monkeypatch):
-    """Its message came a second time before the next heartbeat."""
+    """Its message was delivered again before the next heartbeat."""
     container = make_container(state=ContainerState.STARTING)
     other = make_container(container.pool, state=ContainerState.STARTING)
     with ownership.unit_of_work():

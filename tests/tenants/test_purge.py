@@ -21,7 +21,7 @@ pytestmark = pytest.mark.any_database
 
 @pytest.fixture(autouse=True)
 def _nothing_to_remove(data_dir, monkeypatch):
-    """The host's part has tests of its own (``tests/stack``); this is of the rows."""
+    """Tests the rows; ``tests/stack`` tests the host's part."""
     monkeypatch.setattr(cleanup, "purge", lambda: {"containers": 0, "directories": 0})
 
 
@@ -31,7 +31,7 @@ def held(pool: Pool, tenant: str, state: AssignmentState, **over: object) -> Ass
 
 
 def test_a_purge_ends_every_claim_by_its_transitions_and_the_pool_can_be_deleted():
-    """It wrote a state of its own, and the pool's counts stayed: a deleted pool was never gone."""
+    """It wrote the state directly, and the pool's counts stayed, so a deleted pool never disappeared."""
     pool = make_pool(is_deleting=True, is_draining=True)
     held(pool, "ann", AssignmentState.ASSIGNED, was_assigned=True, config={"a": 1})
     held(pool, "bob", AssignmentState.PENDING, secrets={"TOKEN": "x"})
@@ -58,7 +58,7 @@ def test_a_purge_ends_every_claim_by_its_transitions_and_the_pool_can_be_deleted
 
 
 def test_every_claim_container_and_run_has_its_last_event():
-    """A client that saw them begin sees them end."""
+    """A client that saw their start event gets their end event."""
     pool = make_pool()
     spec, mine = make_sync_spec(pool), make_held(pool, "ann")
     make_assignment("bob", pool=pool)
@@ -76,7 +76,7 @@ def test_every_claim_container_and_run_has_its_last_event():
 
 
 def test_what_another_node_has_stays(data_dir):
-    """Its engine and its disk were not purged, so its rows are still so."""
+    """Its engine and disk were not purged, so its rows are unchanged."""
     pool = make_pool()
     here, there = make_held(pool, "ann"), make_held(pool, "bob")
     Container.objects.filter(pk=there.container_ref).update(node=make_node("elsewhere"))

@@ -23,7 +23,7 @@ def sent() -> int:
 
 
 def test_a_claim_that_is_over_keeps_nothing_of_what_was_sent_with_it(data_dir):
-    """However it ends; 3 claims kept 3 MB for ever."""
+    """For every outcome; 3 claims kept 3 MB for ever."""
     pool = make_pool()
     given_up = make_assignment("alice", pool=pool, **LARGE)
     assert aborts.give_up(given_up.pk, "claim_timeout")

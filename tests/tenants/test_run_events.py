@@ -77,7 +77,7 @@ def test_runs_that_a_release_leaves_behind_end_with_an_event(spec):
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_a_run_that_was_buried_meanwhile_keeps_its_end(spec, fails):
-    """The process that was held for dead wrote over it by primary key alone."""
+    """The process that was declared dead overwrote it by primary key."""
     mine = make_held(spec.pool)
     target = target_of(mine, -1, is_stopped=False)
     try:
@@ -94,7 +94,7 @@ def test_a_run_that_was_buried_meanwhile_keeps_its_end(spec, fails):
 
 
 def test_a_run_that_has_ended_tells_no_progress(spec):
-    """The process that was held for dead went on to tell how far it was, after the end."""
+    """The process that was declared dead reported progress after the end."""
     target = target_of(make_held(spec.pool), -1, is_stopped=False)
     with runs.running(spec, target, Direction.UPLOAD, Trigger.INTERVAL, None) as run:
         reporter = runs.ProgressReporter(run, target)

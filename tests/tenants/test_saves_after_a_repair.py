@@ -57,14 +57,14 @@ def is_retried(row, run_tasks):
 
 @pytest.fixture
 def run_tasks(run_tasks, monkeypatch):
-    """What is queued, but the save itself: here it counts that it is tried."""
+    """Runs the queue without the save itself: the tests count the retry."""
     monkeypatch.setattr("tenants.releases.finish", lambda _assignment: None)
     return run_tasks
 
 
 @pytest.mark.parametrize("was", [UNHEALTHY, {}, {"state": "healthy"}], ids=["unhealthy", "unknown", "healthy"])
 def test_the_right_secret_in_the_specs_own_form(call, spec_at, s3, run_tasks, was):
-    """The editor's and the API's own probe sees it first; what had been known of the sink does not matter."""
+    """The editor's and the API's own probe notice it first; the earlier health does not matter."""
     spec = spec_at(sink_secrets={"accessKeyId": s3.access_key, "secretAccessKey": WRONG}, sink_health=was)
     row = failed(spec.pool)
     body = call("GET", f"sync-specs/{spec.pk}").json()
@@ -123,7 +123,7 @@ def test_the_periodic_probe(spec_at, good, run_tasks):
 
 
 def test_a_healthy_sink_that_is_still_healthy_retries_nothing(spec_at, good, run_tasks):
-    """What fails there fails for another reason, and keeps its pauses."""
+    """Saves that fail for another reason keep their retry pauses."""
     spec = spec_at(sink_secrets=good, sink_health={"state": "healthy"})
     row = failed(spec.pool)
     controller.probe_all_sinks()
@@ -133,7 +133,7 @@ def test_a_healthy_sink_that_is_still_healthy_retries_nothing(spec_at, good, run
 
 
 def test_pools_that_save_to_the_same_place_need_no_probe_of_their_own(spec_at, good, run_tasks):
-    """One spec's probe speaks for the place."""
+    """One spec's probe counts for the place."""
     seen, other = (spec_at(sink_secrets=good, sink_health=UNHEALTHY) for _ in range(2))
     elsewhere = make_sync_spec(pool=make_pool(), sink_health=UNHEALTHY)
     rows = [failed(one.pool, f"tenant-{one.pk}") for one in (other, elsewhere)]
@@ -143,7 +143,7 @@ def test_pools_that_save_to_the_same_place_need_no_probe_of_their_own(spec_at, g
 
 
 def test_a_new_spec_for_a_pool_whose_saves_fail(call, spec_at, good, s3, run_tasks):
-    """Replaced by deleting the broken one and making another."""
+    """Replaced by deleting the broken spec and creating another."""
     pool = make_pool()
     row = failed(pool)
     body = {
@@ -165,7 +165,7 @@ def test_a_save_that_works_where_the_probe_failed(spec_at, good, run_tasks):
 
 
 def test_one_save_that_cannot_be_asked_for_keeps_no_other_from_its_turn(spec_at, good, monkeypatch):
-    """All failed saves of the place are tried, whatever one of them raises."""
+    """All failed saves of the place are retried, whatever one of them raises."""
     spec = spec_at(sink_secrets=good)
     rows = [failed(spec.pool, f"tenant-{number}") for number in range(3)]
     asked = []

@@ -33,7 +33,7 @@ pytestmark = pytest.mark.any_database
 
 @pytest.fixture
 def pools(data_dir, transactional_db, s3, fake_engine):
-    """Two pools, each with a sink of its own: the same server by two names."""
+    """Two pools with separate sinks: the same server with two names."""
     end = far_ends.RcloneS3(s3)
     end.clear()
     made = []
@@ -48,7 +48,7 @@ def pools(data_dir, transactional_db, s3, fake_engine):
 
 @pytest.fixture
 def holding(settings, monkeypatch, serve):
-    """As many workers of a queue as may be busy with a pool's sink are, for long already; this is another worker."""
+    """The maximum number of workers is busy with a pool's sink; this is another worker."""
     monkeypatch.setattr(slow_work, "BRIEF_S", -1.0)
     with ExitStack() as held:
 
@@ -62,7 +62,7 @@ def holding(settings, monkeypatch, serve):
 
 
 def test_claims_wait_in_the_queue_while_the_sink_holds_as_many_workers_as_it_may(s3, pools, holding, monkeypatch):
-    """The last worker is for claims of other sinks; who waits is looked at again in a while."""
+    """The last worker is for claims with other sinks; waiting work is retried later."""
     runtime = get_runtime()
     end = far_ends.RcloneS3(s3)
     slow = warm(runtime, end.shown, end.secrets)
@@ -80,7 +80,7 @@ def test_claims_wait_in_the_queue_while_the_sink_holds_as_many_workers_as_it_may
 
 
 def hand_on(assignment) -> bool:
-    """What the web process does with a claim that has something to restore."""
+    """The web process's part of a claim with a restore."""
     with transaction.atomic():
         Assignment.objects.filter(pk=assignment.pk).update(owner=None)
         enqueue("claim", "tenants.tasks.prepare", assignment.pk, assignment.generation)
@@ -96,7 +96,7 @@ def outcome_of(begun):
 
 
 def test_a_release_waits_in_the_queue_and_one_of_another_sink_is_saved(pools, fake_engine, holding):
-    """It keeps its step, and no worker."""
+    """It keeps its step, and occupies no worker."""
     slow, other = pools
     mine, theirs = hold(slow, fake_engine, "mallory"), hold(other, fake_engine, "bob")
     holding("save", slow)
@@ -117,7 +117,7 @@ def test_a_release_waits_in_the_queue_and_one_of_another_sink_is_saved(pools, fa
 
 
 def test_a_release_that_saves_nothing_waits_for_no_sink(pools, fake_engine, holding):
-    """To discard is the way out of a dead sink."""
+    """Discarding works with a dead sink."""
     slow, _ = pools
     mine = hold(slow, fake_engine, "mallory")
     holding("save", slow)
@@ -161,7 +161,7 @@ def test_work_at_the_sink_alone_waits_too(pools, holding, monkeypatch):
 
 
 def test_a_claim_whose_container_is_held_goes_back_to_the_queue(s3, pools, monkeypatch):
-    """What holds it may be stuck for ever; no thread of the web process and no worker waits for that."""
+    """Its owner may be stuck for ever; no thread of the web process and no worker waits for it."""
     monkeypatch.setattr(preparation, "LOCKED_S", 0.05)
     end = far_ends.RcloneS3(s3)
     pool = warm(get_runtime(), end.shown, end.secrets)
@@ -178,7 +178,7 @@ def test_a_claim_whose_container_is_held_goes_back_to_the_queue(s3, pools, monke
 
 
 def test_a_long_marker_is_read_by_a_worker(s3, pools, monkeypatch):
-    """The web process reads no more of it than a short one has, whatever the sink holds."""
+    """The web process reads only a small marker's size, whatever the sink sends."""
     end = far_ends.RcloneS3(s3)
     pool = warm(get_runtime(), end.shown, end.secrets)
     location, sink = pool.sync_specs.get().mappings.get().location("mia"), pool.sync_specs.get().resolved_sink()
@@ -208,7 +208,7 @@ def test_a_marker_that_no_worker_reads_fails_the_claim_in_words(s3, pools, monke
 
 
 def test_claims_at_a_directory_that_hangs_fail_in_time_and_others_go_on(data_dir, s3, pools, settings, monkeypatch):
-    """No thread of claims and no worker stays with it; a directory on another mount is another sink."""
+    """No claim thread and no worker stays blocked; a directory on another mount is another sink."""
     root = data_dir / "sinks"
     for name in ("nfs", "disk"):
         (root / name).mkdir(parents=True)

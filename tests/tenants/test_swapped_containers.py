@@ -31,7 +31,7 @@ pytestmark = pytest.mark.any_database
 
 
 class BusyEngine(FakeRuntime):
-    """Something else happens while it removes a container for the first time."""
+    """Runs a concurrent change while it removes a container for the first time."""
 
     def __init__(self, base_url: str) -> None:
         super().__init__(base_url)
@@ -51,7 +51,7 @@ def engine(data_dir: object, settings: object, monkeypatch: pytest.MonkeyPatch) 
 
 
 def claimed_dead(pool: Pool, **over: Any) -> Assignment:
-    """A pending claim of a container that the engine and the disk have none of any more."""
+    """A pending claim whose container no longer exists on the engine and the disk."""
     Tenant.objects.get_or_create(pk="alice")
     container = make_container(pool, state=ContainerState.CLAIMED)
     values = {
@@ -62,7 +62,7 @@ def claimed_dead(pool: Pool, **over: Any) -> Assignment:
 
 
 def test_a_claim_given_up_in_the_swap_is_released(engine, run_tasks):
-    """The release begins after the swap; it stayed ``releasing`` under a living owner, for it found no name."""
+    """The release begins after the swap; without the container's name it stayed ``releasing``."""
     mine = claimed_dead(make_pool())
     engine.meanwhile = lambda: aborts.give_up(mine.pk, "claim_timeout")
     preparation.prepare(mine.pk, mine.generation)
@@ -75,7 +75,7 @@ def test_a_claim_given_up_in_the_swap_is_released(engine, run_tasks):
 
 
 def test_a_release_under_way_is_not_disowned_by_the_swap(engine, transactional_db, data_dir):
-    """1.3, the other order: the swap ends while the release works; the release lost its owner and its container."""
+    """The other order: the swap ends during the release; the release lost its owner and its container."""
     mine = claimed_dead(make_pool())
     is_given_up, may_go_on = threading.Event(), threading.Event()
 
@@ -138,7 +138,7 @@ def test_a_swap_that_finds_no_container_leaves_the_claim_in_line_and_unowned(eng
 
 
 def test_a_swap_that_finds_a_container_goes_on_as_its_owner(engine):
-    """What has taken the next container owns the claim, so that no other worker prepares it at the same time."""
+    """The worker that takes the next container owns the claim, so that no other prepares it at the same time."""
     pool = make_pool()
     mine, spare = claimed_dead(pool), make_container(pool)
     owners = []
@@ -156,7 +156,7 @@ def test_a_swap_that_finds_a_container_goes_on_as_its_owner(engine):
 
 
 def test_releases_that_a_swap_has_left_without_a_container_are_ended(db):
-    """Those of a database of before; their tenant may claim again."""
+    """Rows of an earlier database; their tenant can claim again."""
     stuck = claimed_dead(make_pool(), container=None, container_ref=None, state=AssignmentState.RELEASING)
     importlib.import_module("tenants.migrations.0011_releases_without_container").end(django_apps, None)
     stuck.refresh_from_db()
@@ -164,7 +164,7 @@ def test_releases_that_a_swap_has_left_without_a_container_are_ended(db):
 
 
 def test_a_claim_given_up_wipes_no_directory_that_has_seen_another_tenant(engine, run_tasks):
-    """A database that was set back showed bob's container as free; alice gave up before that was found (P4)."""
+    """An older database showed bob's container as free; alice's claim was aborted before the check (P4)."""
     mine = claimed_dead(make_pool())
     assert mine.container
     volumes.prepare(mine.held_container, mine.container.uid, mine.container.version.spec)

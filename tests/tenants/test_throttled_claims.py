@@ -30,7 +30,7 @@ def provider(s3, monkeypatch):
 
 @pytest.fixture
 def pool(provider, s3, transactional_db, data_dir, fake_engine):
-    """A pool with three warm containers, whose spec leads to the provider; the engine says that they run."""
+    """A pool with three warm containers and a sink behind the provider."""
     end = far_ends.RcloneS3(s3)
     end.clear()
     return warm(fake_engine, {**end.shown, "endpoint": provider.endpoint}, end.secrets)
@@ -45,7 +45,7 @@ def refused(kind, times):
 
 @pytest.mark.parametrize(("kind", "times"), [("503", 4), ("503", 16), ("500", 4)])
 def test_a_claim_rides_over_a_moment_of_a_sink(pool, provider, kind, times):
-    """One 503 failed a claim that had thirty seconds."""
+    """A single 503 failed a claim with a timeout of thirty seconds."""
     provider.behaviour = refused(kind, times)
     claimed = outcome(pool)
 
@@ -66,7 +66,8 @@ def test_what_is_still_throttled_is_answered_503_and_holds_nothing(pool, provide
 
 
 def test_an_error_that_stays_is_a_failed_restore(pool, provider):
-    """An error that is no throttling is asked about once more, and not at all where the sink is known to be down."""
+    """After an error other than throttling the query is repeated once, and not at all if the sink is known to be
+    down."""
     provider.behaviour = providers.SlowDown(share=1.0, answer=providers.REFUSALS["500"])
     with pytest.raises(errors.RestoreFailed, match="500 InternalError: Try again"):
         outcome(pool)
@@ -98,7 +99,7 @@ def test_a_message_that_was_lost_is_found(pool, provider, monkeypatch):
 
 
 def test_claims_at_a_sink_that_drips_fail_in_time_and_those_at_another_go_on(pool, s3, monkeypatch, serve):
-    """The first one holds its thread for the deadline; then the sink has one thread and one worker at a time."""
+    """The first one occupies its thread until the deadline; then the sink gets one thread and one worker at a time."""
     monkeypatch.setattr(sink_checks, "PATIENT_DEADLINE_S", 1.5)
     end, dripping = far_ends.RcloneS3(s3), Dripping(b"")
     slow = warm(get_runtime(), {**end.shown, "endpoint": f"http://127.0.0.1:{dripping.port}"}, end.secrets)

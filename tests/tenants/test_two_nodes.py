@@ -82,7 +82,7 @@ class Nodes:
         self.settings.BOILERHOUSE_RUNTIME = self.setting_of[directory]
 
     def what_home_has(self) -> dict[str, Any]:
-        """Files, containers and rows: none of it is to change."""
+        """Files, containers and rows, none of which may change."""
         names = "tenant_id", "state", "container_ref", "step", "outcome"
         return {
             "files": sorted(str(path) for path in self.home_dir.rglob("*")),
@@ -115,7 +115,7 @@ def pool(both) -> Pool:
 
 
 def stand(both: Nodes, pool: Pool, state: ContainerState, tenant: str = "") -> Container:
-    """A container at home that runs, with its directories; latched for the tenant if one is named."""
+    """A running container at home with its directories; latched for the tenant if one is given."""
     container = make_container(pool, state=state, state_changed_at=timezone.now() - LONG_AGO)
     volumes.prepare(container.pk, container.uid, make_spec())
     host.leases._lease(f"uid {container.uid}", container.pk)
@@ -146,7 +146,8 @@ def keys() -> list[str]:
 
 
 def test_a_claim_that_another_nodes_worker_takes_up_keeps_its_healthy_container(both, pool, run_tasks):
-    """The directory was not there, so the container was taken for dead, destroyed, and another one claimed."""
+    """Its directory is not on this machine, so the container was declared dead and destroyed, and another one
+    claimed."""
     claim = hold(both, pool, "alice", AssignmentState.PENDING)
     before = both.what_home_has()
     both.go_away()
@@ -164,7 +165,7 @@ def test_a_claim_that_another_nodes_worker_takes_up_keeps_its_healthy_container(
 
 
 def test_a_release_is_carried_out_by_the_containers_own_node_only(both, pool, s3):
-    """Elsewhere nothing can be saved; it fails neither, nor is it done (P4)."""
+    """Another node cannot save it; the save neither fails nor completes there (P4)."""
     body = s3.json("two/${tenantId}/")
     keys = {"accessKeyId": s3.access_key, "secretAccessKey": body.pop("secretAccessKey")}
     make_sync_spec(pool, sink=body, sink_secrets=keys)
@@ -189,7 +190,7 @@ def test_a_release_is_carried_out_by_the_containers_own_node_only(both, pool, s3
 
 
 def test_a_failed_save_whose_container_is_gone_is_still_its_nodes(both, pool):
-    """Elsewhere a discard ended it, with the directory and its uid still in use at home."""
+    """A discard on another node ended it, with the directory and its uid still in use at home."""
     make_sync_spec(pool)  # at an address where nothing answers
     held = hold(both, pool, "carl", AssignmentState.ASSIGNED)
     lease = f"uid {held.uid}"
@@ -281,7 +282,7 @@ GOES_HOME = {
 
 
 def test_of_every_task_it_is_said_whether_it_is_about_containers():
-    """A new one is put into one of the two lists, and so tried away from home."""
+    """A new task must be in one of the two lists, and is thereby tested away from home."""
     found = {
         name
         for module in (pools.tasks, tenants.tasks)
@@ -293,7 +294,7 @@ def test_of_every_task_it_is_said_whether_it_is_about_containers():
 
 @pytest.mark.parametrize("task", BOUND, ids=lambda task: task.__name__)
 def test_a_task_about_another_nodes_container_does_nothing(both, pool, monkeypatch, task):
-    """It neither destroys nor judges what is not here to be seen; those that are awaited go to their node."""
+    """It neither destroys nor judges containers of another node; requests for them go to their node."""
     monkeypatch.setattr("boilerhouse.queues.tasks.log.error", lambda *_, **told: pytest.fail(str(told)))
     arguments = [str(one) for one in BOUND[task](both, pool)]
     before, home = both.what_home_has(), node_id()
@@ -320,7 +321,7 @@ def taken(queue: str) -> list[str]:
 
 
 def test_a_worker_takes_the_messages_of_all_and_of_its_node_only(both):
-    """One that is bound waits for its node, however many workers others have."""
+    """A task bound to a node waits for it, however many workers other nodes have."""
     home = node_id()
     both.go_away()
     enqueue("pool", "pools.tasks.refill", "p")
@@ -360,7 +361,7 @@ FOR_ITS_NODE = {task.__name__ for task in BOUND} | {
 
 
 def test_nobody_sends_what_is_bound_to_a_node_without_saying_which():
-    """On the shared queue it would be taken by any worker, and handed on."""
+    """On the shared queue any worker would take it, and pass it on."""
     root = Path(__file__).resolve().parents[2]
     found = []
     for folder in ("boilerhouse", "pools", "syncing", "tenants"):
@@ -379,7 +380,7 @@ def test_nobody_sends_what_is_bound_to_a_node_without_saying_which():
 
 @pytest.mark.parametrize("name", SENDS)
 def test_what_is_bound_to_a_node_is_sent_to_its_queue(both, pool, name):
-    """Only a message of an earlier version comes to the wrong node at all."""
+    """Only messages of an earlier version reach the wrong node."""
     Pool.objects.filter(pk=pool.pk).update(min_size=1)
     upkeep.orphans.tried.clear()
     SENDS[name](both, pool)
@@ -389,7 +390,7 @@ def test_what_is_bound_to_a_node_is_sent_to_its_queue(both, pool, name):
 
 
 def test_what_waits_for_a_silent_node_is_counted_and_does_not_multiply(both, pool):
-    """The controller sent more every few seconds, for as long as the node was away."""
+    """The controller sent more every few seconds while the node was unreachable."""
     home = node_id()
     [container] = BOUND[pools.tasks.destroy_container](both, pool)
     hold(both, pool, "ivan", AssignmentState.RELEASING, step=ReleaseStep.DESTROYING)
@@ -412,7 +413,7 @@ def test_what_waits_for_a_silent_node_is_counted_and_does_not_multiply(both, poo
 
 
 def test_an_erasure_reaches_what_was_discarded_on_every_node(both, pool, run_tasks):
-    """Only the node that was asked removed its copies."""
+    """Only the node that handled the request removed its copies."""
     for go in (both.go_away, both.go_home):
         go()
         deployment.register_node()
@@ -460,7 +461,7 @@ def test_sweeps_of_one_node_keep_to_what_it_has(both, pool, monkeypatch):
 
 
 def test_what_is_asked_of_another_nodes_container_is_refused_in_words(both, pool):
-    """Commands, shells, logs and previews; the node to ask is named."""
+    """Commands, shells, logs and previews are refused, and the error names the right node."""
     held = _assigned(both, pool)
     container, home = held.container, held.container.node_id
     both.go_away()
@@ -496,7 +497,7 @@ def test_the_api_says_so_with_503(both, pool, client):
 
 
 def test_a_lease_notes_its_node_and_one_without_is_this_nodes(both, pool):
-    """What a release before that rule has left can only be here."""
+    """Leftovers of a release by an earlier version can only be here."""
     container = stand(both, pool, ContainerState.IDLE)
     lease = HostLease.objects.get(container_id=container.pk)
     assert lease.node_id == container.node_id

@@ -40,7 +40,7 @@ def logged(caplog, request_id: str) -> bool:
 
 
 def test_a_claim_says_internal_and_where_the_log_has_it(call, caplog, fake_engine, monkeypatch):
-    """It was ``restore_failed``, and the answer held the exception's text."""
+    """It was ``restore_failed``, and the answer contained the exception's text."""
     monkeypatch.setattr(nodes.Volumes, "locked", break_down)
     pool = make_pool()
     make_container(pool)
@@ -57,7 +57,7 @@ def test_a_claim_says_internal_and_where_the_log_has_it(call, caplog, fake_engin
 
 
 def test_on_a_worker_it_names_the_request_that_asked(caplog):
-    """Also where the controller sent the work again, and no request is known."""
+    """Also if the controller queued the work again, without a request."""
     for request_id in ("asked-by-this", ""):
         mine = make_assignment()
         with context.acting("system", request_id):
@@ -70,7 +70,7 @@ def test_on_a_worker_it_names_the_request_that_asked(caplog):
 
 
 def test_a_refusal_of_the_system_keeps_its_phrase_and_not_its_path(caplog):
-    """A full disk is to be seen as one."""
+    """A full disk is reported as such."""
     mine = make_assignment()
     aborts.fail(mine, OSError(errno.ENOSPC, "No space left on device", CANARY))
     mine.refresh_from_db()
@@ -88,7 +88,7 @@ def test_errors_of_ours_keep_their_code_and_words():
 
 
 def test_a_sync_run_of_any_kind_says_so_too(caplog):
-    """Runs are read by tenants' keys."""
+    """Tenants' keys can read runs."""
     pool = make_pool()
     spec, mine = make_sync_spec(pool), make_held(pool)
     target = target_of(mine, -1, is_stopped=False)
@@ -106,7 +106,7 @@ def test_a_sync_run_of_any_kind_says_so_too(caplog):
 
 
 def test_a_preview_names_no_path_of_the_node(monkeypatch):
-    """Its problem was the text of the system's error."""
+    """Its problem contained the text of the system error."""
     pool = make_pool()
     make_sync_spec(pool)
     make_held(pool)

@@ -36,7 +36,7 @@ LEFT = ("failed", "starting", "removing")
 
 
 def queued_by_the_old_code(queue: str, function: str, row: UUID) -> None:
-    """As ``enqueue`` did: under the queue's own name, for any worker."""
+    """As the old ``enqueue`` did: under the queue's name, for any worker."""
     broker = ORM(queue)
     async_task(function, str(row), cluster=queue, q_options={"save": False, "broker": broker})
 
@@ -88,14 +88,14 @@ def engine(fake_engine: FakeRuntime, monkeypatch: pytest.MonkeyPatch) -> FakeRun
 
 
 def stand(engine: FakeRuntime, container: Container) -> None:
-    """It runs, and has its directories."""
+    """A running container with its directories."""
     volumes.prepare(container.pk, container.uid, container.version.spec)
     engine.create(lifecycle.plan_of(container, container.version.spec, "net", Image("sha256:1")))
     engine.start(lifecycle.runtime_name(container.pk))
 
 
 def test_a_new_worker_serves_the_database_of_the_commit_before(old_rows, engine):
-    """Messages under the queues' old names are taken, and rows without a node's row have one."""
+    """Messages under the queues' old names are processed, and rows without a node get one."""
     here = deployment.node_id()
     assert list(Node.objects.values_list("pk", flat=True)) == [here]
     assert set(OrmQ.objects.values_list("key", flat=True)) == {"pool", "save"}

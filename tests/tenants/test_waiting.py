@@ -25,7 +25,7 @@ LONG_MS = 600_000
 
 @pytest.fixture
 def full(settings, data_dir):
-    """As many requests wait as may."""
+    """The maximum number of requests waits."""
     settings.BOILERHOUSE_MAX_WAITERS = 3
     with ExitStack() as held:
         for _ in range(3):
@@ -43,7 +43,7 @@ def _releasing() -> Assignment:
 
 
 def test_a_claim_that_would_wait_is_refused_before_it_begins(full, call):
-    """Nothing of it is left."""
+    """Nothing is left of it."""
     make_pool("p")
     answer = call("POST", f"tenants/alice/claim?timeoutMs={LONG_MS}", {"poolId": "p"})
     assert answer.status_code in (429, 503), answer.content
@@ -52,7 +52,7 @@ def test_a_claim_that_would_wait_is_refused_before_it_begins(full, call):
 
 
 def test_a_release_a_removal_and_an_erasure_go_on_and_are_answered_at_once(full, call):
-    """The cap was looked at by two views of four; each of these waits for ten minutes otherwise."""
+    """Only two of four views checked the limit; each of these would otherwise wait for ten minutes."""
     held = _releasing()
     assert call("POST", f"tenants/alice/release?timeoutMs={LONG_MS}", {}).status_code == 202
     assert call("DELETE", f"containers/{held.container_ref}?timeoutMs={LONG_MS}").status_code == 202
@@ -80,7 +80,7 @@ def test_a_change_of_network_that_would_wait_is_refused_before_it_begins(full, c
 
 
 def test_a_request_that_waits_begins_its_work_once(call, data_dir):
-    """It is resumed with what it began, and answers when that is settled."""
+    """It resumes with the operation that it began, and answers when that ends."""
     held = _releasing()
     bearer = f"Bearer {call.admin}"
     request = RequestFactory().post("/", "{}", content_type="application/json", HTTP_AUTHORIZATION=bearer)
@@ -98,7 +98,7 @@ def test_a_request_that_waits_begins_its_work_once(call, data_dir):
 
 
 def test_only_one_class_knows_how_requests_wait():
-    """What resumes, what bounds and what ends a wait was written out in four views."""
+    """Four views implemented waiting separately."""
     root = Path(__file__).parents[2]
     views = sorted(path for app in ("pools", "syncing", "tenants") for path in (root / app / "api").glob("*.py"))
     knowing = [path.name for path in views if '"resumed"' in path.read_text() or "Waiting(" in path.read_text()]
