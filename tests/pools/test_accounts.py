@@ -35,7 +35,7 @@ def test_the_users_line_comes_first_and_in_the_place_of_its_name():
 
 
 def test_each_group_has_a_name():
-    """The image's where it has one; `id` and `groups` fail otherwise."""
+    """The image's name if it has one; `id` and `groups` would fail otherwise."""
     found = b"root:x:0:\nvideo:x:44:x,y\npostgres:x:105:\nbroken\ngid-7:x:9:\n"
     assert accounts.group(found, SPEC, Owner(200_001, 0)).splitlines() == [
         b"gid-6:x:6:", b"gid-7:x:7:", b"root:x:0:", b"video:x:44:x,y", b"postgres:x:105:", b"broken",
@@ -48,7 +48,7 @@ def test_each_group_has_a_name():
 
 @pytest.mark.parametrize("odd", [b"\xff\xfe\0a\0:\n", b"no colon", b"a:b\r\n::::\r\n", b"\n\n", b"+::::::\n"])
 def test_lines_that_are_none_pass_through(odd):
-    """An image's file is bytes; nothing of it is understood but names and numbers of groups."""
+    """An image's file is read as bytes; only names and numbers of groups are parsed."""
     for make in (accounts.passwd, accounts.group):
         made = make(odd, of(), Owner(1, 1))
         assert made.startswith(b"postgres:x:1:")
@@ -91,7 +91,7 @@ ETC, FILE = ("etc", tarfile.DIRTYPE, b""), tarfile.REGTYPE
 
 
 def test_what_an_image_has_is_read_as_it_is(image):
-    """Any bytes, no file, no /etc; of an image with VOLUMEs no volume is made."""
+    """Any bytes, a missing file, a missing /etc; an image with VOLUMEs creates no volume."""
     odd = b"root:x:0:0::/:\n\xff\xfe\0\r\nlast"
     both = image(ETC, ("etc/passwd", FILE, odd), ("etc/group", FILE, b""), change='VOLUME ["/data", "/data/deep"]')
     before = subprocess.run(["docker", "volume", "ls", "-q"], capture_output=True, check=True).stdout
@@ -119,13 +119,13 @@ HOSTILE = {
 
 @pytest.mark.parametrize(("entries", "words"), HOSTILE.values(), ids=HOSTILE)
 def test_what_nothing_can_be_mounted_over_is_said(image, entries, words):
-    """The engine would follow the link, wait at the fifo, or fill our memory."""
+    """The engine would follow the link, block at the FIFO, or fill our memory."""
     with pytest.raises(CannotMount, match=words) as raised:
         accounts.of_image(get_runtime(), image(*entries))
     assert "Leave user.name out" in raised.value.detail
 
 
 def test_the_memory_of_a_container_is_its_users_and_its_groups():
-    """What an image declares as VOLUME and no volume holds."""
+    """The VOLUMEs of an image that no volume covers."""
     of_data = mounts.tmpfs(SPEC, SPEC.owner(200_001), Image("i", ("/data",)))[1]
     assert of_data == Tmpfs("/data", 64, 0o700, 200_001, 0, is_declared=True)

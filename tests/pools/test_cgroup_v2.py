@@ -30,7 +30,7 @@ while True:
 
 @pytest.fixture
 def hierarchy(tmp_path: Path) -> Iterator[Path]:
-    """The kernel's v2 hierarchy; it is there beside v1, too, without the controllers that v1 has."""
+    """The kernel's v2 hierarchy; it exists next to v1, without the controllers of v1."""
     root = tmp_path / "cgroup"
     root.mkdir()
     subprocess.run(["mount", "-t", "cgroup2", "cgroup2", root], check=True)
@@ -40,7 +40,7 @@ def hierarchy(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture(params=["docker/{}", "system.slice/docker-{}.scope"], ids=["cgroupfs", "systemd"])
 def running(request: pytest.FixtureRequest, hierarchy: Path, tmp_path: Path) -> Iterator[tuple[str, int, Path]]:
-    """The id of a container, its only process, and a file that it makes longer all the time."""
+    """The id of a container, its only process, and a file that the process keeps appending to."""
     runtime_id, counted = uuid.uuid4().hex * 2, tmp_path / "counted"
     group = hierarchy / request.param.format(runtime_id)
     is_ours = not group.parent.exists()
@@ -65,7 +65,7 @@ def running(request: pytest.FixtureRequest, hierarchy: Path, tmp_path: Path) -> 
 
 
 def test_it_stands_still_for_a_save_and_goes_on(running, hierarchy):
-    """By the kernel's own freezer of v2, as long as the block lasts."""
+    """With the kernel's v2 freezer, for the duration of the block."""
     runtime_id, _, counted = running
     group = freezer.group_of(runtime_id, hierarchy)
     assert group
@@ -81,7 +81,7 @@ def test_it_stands_still_for_a_save_and_goes_on(running, hierarchy):
 
 
 def test_its_guard_lets_it_go_on_where_the_save_was_killed(running, hierarchy):
-    """And one that was let go in between was no moment."""
+    """A container that was unfrozen in between is not consistent."""
     runtime_id = running[0]
     group = freezer.group_of(runtime_id, hierarchy)
     assert group
@@ -96,7 +96,7 @@ def test_its_guard_lets_it_go_on_where_the_save_was_killed(running, hierarchy):
 
 
 def test_its_processes_are_known_as_its_own(running):
-    """For commands that are late, and for what the kernel says of its confinement."""
+    """For commands past their timeout, and for the kernel's report of the confinement."""
     runtime_id, pid, _ = running
     said = host_processes.status(pid, runtime_id)
     assert said

@@ -83,7 +83,7 @@ def status(pid: int) -> list[str]:
 
 
 def test_a_process_is_a_containers_by_its_cgroup(engine):
-    """A command past its time is killed with its children, and no process of the host is taken for one."""
+    """A command past its timeout is killed with its children, and no process of the host is mistaken for one."""
     row, pool = engine.start()
     assert row, pool.last_error
     pid = engine.inspect(row)["State"]["Pid"]

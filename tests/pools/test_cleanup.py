@@ -27,7 +27,7 @@ def refusal(words: str) -> docker.errors.APIError:
 
 
 def test_an_engine_that_keeps_the_network_keeps_nothing_else(data_dir, settings, monkeypatch):
-    """Docker 20.10 now and then counts an endpoint that is gone, until it is restarted."""
+    """Docker 20.10 sometimes counts a deleted endpoint until it is restarted."""
     removed = []
     choose_runtime(settings, Miscounting)
     monkeypatch.setattr(dry_runs, "remove_all", lambda: removed.append("trials"))

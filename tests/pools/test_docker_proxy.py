@@ -101,7 +101,7 @@ def test_a_head_that_could_be_read_in_two_ways_or_asks_for_another_thing_is_refu
 
 
 def test_the_engine_gets_a_head_that_was_written_anew():
-    """What a client says beside its request is left out, and the engine reads no second request."""
+    """Additional data of a client is dropped, and the engine reads no second request."""
     head = heads.parse(
         b"POST /v1.41/images/create?fromImage=a%2Fb&tag=1 HTTP/1.1\r\nHost: x\r\nConnection: keep-alive\r\n"
         b"X-Registry-Auth: e30=\r\nExpect: 100-continue\r\nUpgrade: h2c\r\n\r\n"
@@ -136,7 +136,7 @@ PIECES = [
 @given(st.lists(st.sampled_from([*PIECES, *SEPARATORS]), max_size=14), st.sampled_from(["web", "worker"]))
 @hypothesis_settings(max_examples=500, deadline=None)
 def test_whatever_is_let_through_is_one_request_of_those_allowed(pieces, socket):
-    """By construction, not by a list of tricks."""
+    """By construction, not by a list of known attacks."""
     try:
         head = heads.parse(b"GET /v1.41/info HTTP/1.1\r\nHost: a\r\n" + b"".join(pieces) + b"\r\n\r\n")
         calls.of(head, calls.of_sockets(bodies.Allowed())[socket])
@@ -152,7 +152,7 @@ def test_whatever_is_let_through_is_one_request_of_those_allowed(pieces, socket)
 
 @pytest.mark.parametrize("target", ["/version", "/v1.41/info", "/v1.44/info", "/v1.51/info"])
 def test_each_version_and_the_question_for_it_are_let_through(target):
-    """The version is agreed through the proxy, too."""
+    """The version is negotiated through the proxy too."""
     for found in calls.of_sockets(bodies.Allowed()).values():
         assert calls.of(heads.parse(f"GET {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode()), found)
 
@@ -162,7 +162,7 @@ def test_each_version_and_the_question_for_it_are_let_through(target):
     ["POST /v1.41/auth", "GET /v1.41/distribution/127.0.0.1:5000/a/b:1/json", "POST /v1.41/images/create"],
 )
 def test_registries_are_asked_through_the_workers_socket_alone(request_line):
-    """Logins and tags, as pulls."""
+    """Logins and tags, like pulls."""
     found = calls.of_sockets(bodies.Allowed())
     head = heads.parse(f"{request_line} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
     assert calls.of(head, found["worker"])
@@ -184,7 +184,7 @@ def test_no_image_of_somebody_else_is_built_and_none_in_the_hosts_network(query)
     ("name", "kinds"), [("bh-accounts-0a1b", {"worker"}), ("bh-0198b1d4", set()), ("0a1b2c3d4e5f", set())]
 )
 def test_no_file_of_a_container_is_read_that_ran(method, name, kinds):
-    """What an image has as passwd is read from a container that is never started."""
+    """An image's passwd is read from a container that is never started."""
     head = heads.parse(f"{method} /v1.41/containers/{name}/archive?path=%2Fetc%2Fpasswd HTTP/1.1\r\n\r\n".encode())
 
     def is_let_through(found) -> bool:
@@ -200,7 +200,7 @@ def test_no_file_of_a_container_is_read_that_ran(method, name, kinds):
 
 
 def creating(name: str, line: bytes = b"\r\n") -> bytes:
-    """A whole request for a container that has the host's files."""
+    """A complete request for a container with the host's files."""
     body = json.dumps(
         {"Image": IMAGE, "Cmd": ["true"], "HostConfig": {"Privileged": True, "Binds": ["/:/host"]}}
     ).encode()
@@ -212,7 +212,7 @@ def creating(name: str, line: bytes = b"\r\n") -> bytes:
 
 
 def smuggled(name: str) -> list[list[bytes]]:
-    """Requests that are allowed, with one in them or behind them that is not."""
+    """Allowed requests that contain, or are followed by, one that is not."""
     second, bare = creating(name), creating(name, b"\n")
     look = b"GET /version HTTP/1.1\r\nHost: a\r\n"
     start = b"POST /v1.41/exec/" + b"0" * 64 + b"/start HTTP/1.1\r\nHost: a\r\n"
@@ -255,7 +255,7 @@ def lasting(tmp_path_factory) -> Iterator[Sockets]:
 
 @pytest.mark.parametrize("number", range(len(smuggled(""))))
 def test_nothing_is_smuggled_to_the_engine(lasting, number):
-    """A bare LF in a header carried a second request past the filter, and made a privileged container."""
+    """A bare LF in a header smuggled a second request past the filter, which created a privileged container."""
     sockets = lasting
     name = f"bh-smuggled-{number}"
     parts = smuggled(name)[number]
@@ -293,7 +293,7 @@ def proxied(sockets, plan) -> Iterator[tuple[DockerRuntime, DockerRuntime, Conta
 
 
 def test_what_the_product_asks_for_goes_through(proxied, data_dir):
-    """Containers are made as they are without the proxy, and commands, terminals and logs are streams through it."""
+    """Containers are created as without the proxy, and commands, terminals and logs are streamed through it."""
     web, worker, plan = proxied
     assert worker.inspect_made(plan).is_running
     assert web.exec(plan.name, ("sh", "-c", "cat; echo late >&2"), 10_000, b"fed\n").stdout == b"fed\n"
@@ -324,7 +324,7 @@ def test_the_network_is_made_and_removed_through_the_workers_socket(sockets, dat
 
 
 def test_containers_get_ipv6_through_the_workers_socket(sockets, plan):
-    """The network is made with it, and the container has the address that was asked for."""
+    """The network is created through it, and the container has the requested address."""
     worker = DockerRuntime(sockets.url("worker"))
     with ipv6_forwarding_kept():
         subnets = iter(["10.251.0.0/24", "10.252.0.0/24"])
@@ -394,7 +394,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize("what", HOSTILE)
 def test_no_container_is_made_that_has_more_than_the_product_asks_for(plan, data_dir, what):
-    """One of ours with one thing more, or one less."""
+    """One of our requests with one field more, or one less."""
     allowed = bodies.Allowed(directories=(str(data_dir),))
     body = body_of(plan)
     assert json.loads(bodies.container(plan.name, json.dumps(body).encode(), allowed))["HostConfig"]["CapDrop"]
@@ -414,7 +414,7 @@ def test_no_container_is_made_that_has_more_than_the_product_asks_for(plan, data
     ],
 )  # fmt: skip
 def test_no_container_is_made_of_another_kind(plan, data_dir, change):
-    """Whose it is, what it is called, and names that Go reads in any case."""
+    """Labels, names, and keys that Go matches in any case."""
     allowed = bodies.Allowed(directories=(str(data_dir),))
     with pytest.raises(Refused):
         bodies.container(plan.name, json.dumps({**body_of(plan), **change}).encode(), allowed)
@@ -428,7 +428,7 @@ def test_no_container_is_made_of_another_kind(plan, data_dir, change):
     ],
 )  # fmt: skip
 def test_a_body_that_could_be_read_in_two_ways_is_refused(body):
-    """Doubled names, no numbers, no UTF-8."""
+    """Duplicate names, invalid numbers, invalid UTF-8."""
     with pytest.raises(Refused):
         bodies.container("bh-x", body, bodies.Allowed())
 
@@ -453,7 +453,7 @@ def test_only_names_of_ours_are_made(name):
     ],
 )
 def test_commands_run_as_the_containers_user(proxied, sockets, change):
-    """Neither as root, nor with rights, nor where they were not asked for."""
+    """Neither as root, nor with privileges, nor in other containers."""
     _, _, plan = proxied
     body = json.dumps({"Cmd": ["id"], "AttachStdout": True, **change}).encode()
     head = f"POST /v1.41/containers/{plan.name}/exec HTTP/1.1\r\nContent-Length: {len(body)}\r\n\r\n"
@@ -485,7 +485,7 @@ def test_a_container_of_somebody_else_is_not_reached_at_all(sockets, plan):
 
 
 def as_web(*command: str) -> subprocess.CompletedProcess[str]:
-    """Run a command with the rights that compose gives the web process."""
+    """Run a command with the privileges that compose gives the web process."""
     compose = yaml.safe_load((docker_proxy.DIRECTORY.parents[1] / "compose.yaml").read_text())
     rights = ",".join(f"+{one.lower()}" for one in compose["services"]["web"]["cap_add"])
     words = ["setpriv", f"--bounding-set=-all,{rights}", "--inh-caps=-all", "--no-new-privs", *command]

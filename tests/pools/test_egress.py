@@ -42,7 +42,7 @@ def test_entries_have_one_spelling(text, spelling):
     ],
 )  # fmt: skip
 def test_what_is_no_entry_is_refused(text):
-    """The text reaches a program that changes the kernel's packet filter: nothing but these shapes passes."""
+    """The text reaches a program that changes the kernel's packet filter, so only these forms are accepted."""
     with pytest.raises(BadEntry):
         Entry.parse(text)
 
@@ -171,7 +171,7 @@ def test_a_subnet_that_containers_cannot_be_in_is_found_at_start(settings, text)
 
 
 def test_a_policy_that_nothing_would_enforce_is_refused(call, settings):
-    """On the host's network, or another than ours, no packet is judged; so none is promised."""
+    """On the host's network, or a foreign one, packets are not filtered, so a policy is refused."""
     settings.BOILERHOUSE_ALLOW_HOST_NETWORK = True
     elsewhere = make_pool(workload=make_workload(security={"network_mode": "host"}))
     (error,) = put(call, elsewhere, egress={"mode": "none"}).json()["errors"]

@@ -129,7 +129,7 @@ EVERYTHING = {
 
 
 def test_every_key_of_a_request_is_compared(engine, settings, monkeypatch, tmp_path):
-    """Whichever is missing, or another, in what the engine says; also of keys that are added tomorrow."""
+    """Each field that is missing or different in the engine's report; also fields added later."""
     settings.BOILERHOUSE_ALLOWED_DEVICES = ["/dev/zero"]
     (tmp_path / "swaps").write_text("Filename Type\n/swapfile file\n")
     monkeypatch.setattr(comparison, "SWAPS", tmp_path / "swaps")
@@ -170,7 +170,7 @@ def others(value):
 
 
 def test_the_editors_try_says_it_too(engine):
-    """A try is no way around it."""
+    """A dry run does not bypass it."""
     spec = make_spec(command=SLEEP, ports=[])
     assert dry_runs.run(spec).is_healthy
     engine.filter.change = drop("HostConfig", "PidsLimit")
@@ -181,7 +181,7 @@ def test_the_editors_try_says_it_too(engine):
 
 
 def test_a_machine_without_swap_gives_none_whatever_its_kernel_can_limit(engine, tmp_path, monkeypatch):
-    """A dropped limit of swap counts where there is swap."""
+    """A dropped swap limit counts only on a host with swap."""
     engine.filter.change = put(-1, "HostConfig", "MemorySwap")
     swaps = tmp_path / "swaps"
     monkeypatch.setattr(comparison, "SWAPS", swaps)
@@ -229,14 +229,14 @@ def test_an_engine_that_does_not_say_what_it_dropped_is_seen_through(engine):
 
 
 def other_spelling(found):
-    """As an engine may that keeps addresses as addresses, not as the text it was given."""
+    """As an engine may that normalises addresses."""
     host = found["HostConfig"]
     host["Dns"] = ["2001:db8::53"]
     host["ExtraHosts"] = ["v6.internal:[2001:db8::7]", "db.internal=192.0.2.7"]
 
 
 def test_the_same_said_in_other_words_is_no_difference(engine):
-    """An engine may spell addresses in its own way; another address is still another one."""
+    """An engine may normalise addresses; a different address is still a difference."""
     spec = {"dns": ["2001:DB8:0::53"], "extra_hosts": {"db.internal": "192.0.2.7", "v6.internal": "2001:0DB8::7"}}
     engine.filter.pretend = other_spelling
     row, pool = engine.start(**spec)
@@ -274,7 +274,7 @@ def test_a_check_beside_the_images_own_is_as_it_was_asked(checked_image, engine)
 
 
 def test_looking_for_a_directory_says_why_no_image_will_do(engine, tmp_path):
-    """An engine that makes no container at all is not taken for one without images."""
+    """An engine that creates no containers is not mistaken for one without images."""
     engine.filter.change = put(1, "HostConfig", "Memory")
     with pytest.raises(EngineFailure, match="emory limit"):
         engine.runtime.sees(str(tmp_path), host.labels())

@@ -140,7 +140,7 @@ def allow(settings):
 
 
 def test_what_is_given_comes_back_and_may_be_sent_again(call, client, admin_user, settings):
-    """By the API, and by the editor's form, which shows and keeps each field; sent back it is no new version."""
+    """Through the API and the editor's form, which shows and keeps each field; sent back it creates no new version."""
     allow(settings)
     made = call("POST", "workloads", {"id": "w", "name": "w", "image": "nothing:1", "pullPolicy": "never", **FULL})
     assert made.status_code == 201, made.content
@@ -177,7 +177,7 @@ def test_the_editor_says_it_at_the_field(client, admin_user, data_dir):
 
 
 def test_a_deployment_sets_how_high_limits_may_go(call, settings):
-    """And what it takes away is gone for new workloads at once."""
+    """Removed options are refused for new workloads at once."""
     settings.BOILERHOUSE_MAX_ULIMITS = {"nofile": -1, "cpu": 60}
     body = {"id": "w", "name": "w", "image": "nothing:1", "pullPolicy": "never"}
     assert call("POST", "workloads", {**body, **nofile(-1)}).status_code == 201
@@ -188,7 +188,7 @@ def test_a_deployment_sets_how_high_limits_may_go(call, settings):
 
 
 def test_devices_are_narrowed_while_it_runs_and_never_widened(call, settings):
-    """As runtimes and networks are."""
+    """Like runtimes and networks."""
     allow(settings)
     shown = call("GET", "settings").json()
     assert shown["allowedDevices"] == ["/dev/fuse", "gpus"]
@@ -205,7 +205,7 @@ def test_devices_are_narrowed_while_it_runs_and_never_widened(call, settings):
 
 
 def test_a_version_stored_before_these_fields_is_what_it_was(call):
-    """What is not there is what always was: nothing new is asked of the engine, and saving it again changes nothing."""
+    """Absent fields keep the former behaviour: the request is unchanged, and saving again changes nothing."""
     before = {**SPEC, "resources": {"cpus": 1.0, "memory_mb": 512, "pids_limit": 256, "tmpfs_mb": 48, "disk_mb": None}}
     stored = WorkloadSpec.from_json(before)
     body = WorkloadInput(data={"name": "w", **render_spec(stored)})
@@ -307,7 +307,7 @@ def test_the_scratch_space_itself_may_hold_programs(engine):
 
 
 def test_what_the_node_does_not_have_fails_the_start_in_plain_words(engine, settings):
-    """GPUs without a toolkit, a device that is not there, a limit beyond the kernel's."""
+    """GPUs without a toolkit, a missing device, a limit beyond the kernel's."""
     settings.BOILERHOUSE_ALLOWED_DEVICES = ["gpus", "/dev/nothing-here"]
     settings.BOILERHOUSE_MAX_ULIMITS = {"nofile": -1}
     said = {}
@@ -330,7 +330,7 @@ def test_what_the_node_does_not_have_fails_the_start_in_plain_words(engine, sett
 
 @pytest.mark.parametrize("gpus", [Gpus(), Gpus(count=-1), Gpus(count=0, ids=("0", "GPU-1"))])
 def test_a_request_for_gpus_is_kept_as_it_was_asked(engine, tmp_path, gpus):
-    """No GPU is here, so it is looked at before the start; spelled otherwise, every start would fail."""
+    """This machine has no GPU, so the request is checked before the start; a wrong spelling would fail every start."""
     row, pool = engine.start()
     assert row, pool.last_error
     image = engine.runtime.find_image(SPEC["image"])
@@ -354,7 +354,7 @@ def test_a_request_for_gpus_is_kept_as_it_was_asked(engine, tmp_path, gpus):
     ],
 )
 def test_an_engine_without_gpus_is_told_by_the_words_of_old_ones_and_new_ones(words):
-    """From Docker 28 on they are looked for as CDI devices."""
+    """Docker 28 and later look for them as CDI devices."""
     answer = requests.Response()
     answer.status_code = 500
     with pytest.raises(CannotGive, match="has no GPUs") as said, translated():
@@ -412,7 +412,7 @@ def elsewhere():
 
 
 def test_the_container_asks_the_resolver_that_was_named_and_the_node_does_not_answer(engine, elsewhere):
-    """Names come from there; a resolver on the node itself stays as closed as the node is (P11)."""
+    """Names are resolved there; a resolver on the node itself stays unreachable (P11)."""
     row, pool = engine.start(dns=[elsewhere])
     assert row, pool.last_error
     assert "203.0.113.9" in engine.run(row, "nslookup what.ever.test")
@@ -427,7 +427,7 @@ def test_the_container_asks_the_resolver_that_was_named_and_the_node_does_not_an
 
 
 def test_settings_that_mean_nothing_are_said_at_start(settings):
-    """An unknown limit, what is no device, and a disk."""
+    """An unknown limit, a file that is no device, and a disk."""
     settings.BOILERHOUSE_MAX_ULIMITS = {"nofile": 100, "files": 1, "cpu": -2}
     settings.BOILERHOUSE_ALLOWED_DEVICES = ["gpus", "/dev/fuse", "nvidia0"]
     assert [one.id for one in checks.workload_permits()] == ["boilerhouse.E020", "boilerhouse.E020", "boilerhouse.E021"]

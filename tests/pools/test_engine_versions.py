@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.any_database, pytest.mark.slow]
 
 @pytest.fixture
 def engine(tmp_path):
-    """Answers as Docker 29 does, until the test makes it another one."""
+    """Answers as Docker 29 does, until the test changes that."""
     served = EngineFilter(tmp_path / "engine.sock", "1.44", "1.52", "29.0.0")
     served.start()
     yield served
@@ -133,7 +133,7 @@ def test_what_is_sent_along_is_sent_again_to_the_exchanged_engine(engine, runtim
 
 
 def test_an_engine_that_is_too_old_is_refused_in_words(engine, runtime):
-    """Below Docker 20.10 there is nothing to agree on."""
+    """Versions before Docker 20.10 are not supported."""
     engine.oldest, engine.newest, engine.version = "1.12", "1.40", "19.03.15"
     with pytest.raises(errors.EngineUnsupported) as refused:
         runtime.ping()

@@ -57,12 +57,12 @@ def tables(data_dir: object) -> Iterator[None]:
 
 
 def resolved(at: Engine, container: object, name: str, server: str) -> str:
-    """What a resolver says, by UDP."""
+    """A resolver's answer over UDP."""
     return at.run(container, f"timeout 2 nslookup -type=a {name} {server} 2>&1; true")
 
 
 def test_public_addresses_are_open_and_all_others_closed(engine, outside):
-    """By default a container reaches public addresses, and neither host, LAN, metadata nor neighbours."""
+    """By default a container reaches public addresses, but not the host, LAN, metadata service or neighbours."""
     outside.resolves({"www.example.com": ["192.0.2.77"]})
     one, _ = engine.start(**LISTENING)
     two, _ = engine.start(**LISTENING)
@@ -84,7 +84,7 @@ def test_public_addresses_are_open_and_all_others_closed(engine, outside):
 
 
 def test_no_one_outside_the_node_reaches_a_container(engine, outside):
-    """A neighbour on the LAN with a route to the containers' network; what is published goes on to work."""
+    """A neighbour on the LAN with a route to the containers' network; published ports still work."""
     one, _ = engine.start(**{**LISTENING, "ports": [{"name": "http", "container_port": 8080, "publish": True}]})
     network = host.ensure_network()
     place = one.host_ports["http"]
@@ -135,7 +135,7 @@ def test_what_is_not_in_force_is_found_and_restored(tables, monkeypatch, vandal)
 
 
 def test_reconcile_shows_and_mends_the_packet_filter(engine, capsys):
-    """By hand, as workers do by themselves; and what former policies left does not fill the kernel."""
+    """On request, as workers do automatically; leftovers of former policies do not accumulate in the kernel."""
     one, pool = engine.start()
     run("nft", "flush", "chain", "inet", packet_rules.table(), "outward")
     call_command("reconcile", dry_run=True)
@@ -183,7 +183,7 @@ def test_rules_of_earlier_versions_go_with_a_purge(tables):
 
 
 def test_without_the_bridge_filter_nothing_starts(tables, monkeypatch, tmp_path):
-    """Where no bridge hands packets over, containers would reach each other."""
+    """Without bridge filtering, containers would reach each other."""
     monkeypatch.setattr(bridging, "_MODULE", tmp_path / "none")
 
     with pytest.raises(HostNotReady, match="modprobe br_netfilter"):
@@ -203,7 +203,7 @@ def test_what_cannot_be_restored_stands_in_readiness(engine, monkeypatch, tmp_pa
 
 
 def test_a_bridge_that_hands_nothing_over_is_found_and_restored(engine):
-    """As of every rule, and no matter what the host's sysctls say of its bridges."""
+    """Like every rule, and independently of the host's bridge sysctls."""
     engine.start()
     network = host.ensure_network()
     assert firewall.differences(network) == []
@@ -266,7 +266,7 @@ def test_each_mode_opens_what_it_says_and_no_more(engine, outside, settings):
 
 
 def test_what_narrows_a_policy_opens_nothing_that_the_pool_closes(engine, outside):
-    """Both must let a packet pass, also when the pool's policy changes afterwards."""
+    """Both must accept a packet, also when the pool's policy changes afterwards."""
     one, pool = engine.start(**LISTENING)
     public, private = outside.public, outside.private
     Container.objects.filter(pk=one.pk).update(egress={"mode": "list", "allow": [f"{public}:80", f"{private}:80"]})
@@ -281,7 +281,7 @@ def test_what_narrows_a_policy_opens_nothing_that_the_pool_closes(engine, outsid
 
 
 def test_a_connection_that_stands_ends_when_it_is_closed(engine, outside):
-    """A policy is about packets, not about how long their connection has been there."""
+    """A policy applies to packets of existing connections too."""
     one, pool = engine.start(**LISTENING)
     script = f"(while :; do echo tick; sleep 0.1; done) | nc {outside.public} 80 > /tmp/heard; echo ended >> /tmp/heard"
     engine.run(one, f"({script}) >/dev/null 2>&1 &")
@@ -398,7 +398,7 @@ def test_errors_about_what_is_open_come_back(engine, outside):
 
 
 def test_resolvers_that_are_private_answer_on_their_port_alone(engine, outside, settings):
-    """DNS is open; what else is at the resolver's address is not."""
+    """DNS is open; other ports of the resolver's address are not."""
     outside.resolves({"www.example.com": ["192.0.2.77"]})
     settings.BOILERHOUSE_RESOLVERS = [outside.private]
     one, _ = engine.start(**LISTENING)
@@ -436,7 +436,7 @@ def test_neighbours_are_not_told_of_by_the_engines_resolver(engine, outside, set
 
 @pytest.mark.long  # the doctor examines everything twice
 def test_doctor_says_that_a_resolver_on_loopback_is_of_no_use_to_containers(engine, tmp_path, monkeypatch):
-    """What would otherwise show as names that do not resolve, in each container."""
+    """Otherwise names would not resolve in any container."""
     conf = tmp_path / "resolv.conf"
     conf.write_text("search lan\nnameserver 127.0.0.1\nnameserver ::1\n")
     monkeypatch.setattr(resolvers, "RESOLV_CONF", conf)
@@ -456,7 +456,7 @@ def test_doctor_says_that_a_resolver_on_loopback_is_of_no_use_to_containers(engi
 
 
 def test_a_resolver_that_opened_again_is_closed(engine):
-    """Compared by the reconcile, as every rule is."""
+    """Compared by the reconcile, like every rule."""
     one, _ = engine.start(**LISTENING)
     pid = engine.runtime.inspect(lifecycle.runtime_name(one.pk)).pid
     assert name_resolution.is_closed(pid)
@@ -472,7 +472,7 @@ def test_a_resolver_that_opened_again_is_closed(engine):
 
 
 def test_a_list_opens_what_its_names_stand_for(engine, outside, settings, monkeypatch):
-    """Exactly the named port of the name's addresses; DNS stays closed, the hosts file says the name."""
+    """Exactly the port of the name's addresses; DNS stays closed, and the hosts file contains the name."""
     settings.BOILERHOUSE_RESOLVERS = [outside.private]
     outside.resolves({"api.example.com": [outside.public]})
     one, pool = engine.start(**LISTENING)
@@ -514,7 +514,7 @@ def test_a_name_opens_nothing_that_is_private(outside, data_dir, settings, trick
 
 
 def test_a_container_sends_no_packet_before_its_rules(engine, outside):
-    """What tries from its first instruction on never reaches what its policy closes."""
+    """A program that tries from its first instruction never reaches a forbidden address."""
     script = f"while :; do echo x | nc -w 1 {outside.private} 80 >/dev/null 2>&1; done"
 
     def segments() -> int:

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.any_database
 
 
 class ClaimedMeanwhile:
-    """An engine that is asked while a claim takes the container; ``to`` is the state it is in by then."""
+    """An engine that is queried while a claim takes the container; ``to`` is the container's state then."""
 
     def __init__(self, to: ContainerState) -> None:
         self.to = to
@@ -27,8 +27,8 @@ class ClaimedMeanwhile:
 
 @pytest.mark.parametrize(("to", "shown"), [(ContainerState.CLAIMED, ""), (ContainerState.IDLE, ": token CANARY bad")])
 def test_what_a_check_prints_is_told_only_of_a_container_that_no_tenant_has(data_dir, monkeypatch, to, shown):
-    """It was read as idle, claimed, and its tenant's output went to viewers. P7: a NUL was too much for PostgreSQL
-    (P10)."""
+    """It was read as idle, claimed, and its tenant's output was shown to viewers (P10). PostgreSQL cannot store a
+    NUL (P7)."""
     container = make_container()
     monkeypatch.setattr("pools.runtime._runtime", lambda *_: ClaimedMeanwhile(to))
     assert health_reports.report_health(container.pk, ContainerHealth.UNHEALTHY)

@@ -25,7 +25,7 @@ def mounts() -> int:
 
 
 def test_many_that_start_at_once_mount_one_ram_file_system(ram):
-    """Two mounts over each other would hide the secrets that lie in the first."""
+    """A second mount over the first would hide the secrets in it."""
     threads = [threading.Thread(target=host.ensure_ram_dir) for _ in range(12)]
     for thread in threads:
         thread.start()

@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.any_database, pytest.mark.django_db, pytest.mark.usefi
 
 @pytest.fixture
 def pulled(registry):
-    """Have an image by its workload's spec; it is taken away from the engine after the test."""
+    """Pull an image by its workload's spec; it is deleted from the engine after the test."""
     names = []
 
     def have(image, policy="missing"):
@@ -36,7 +36,7 @@ def pulled(registry):
 @pytest.mark.parametrize("policy", ["missing", "always"])
 @pytest.mark.parametrize("form", ["{host}/dg@{digest}", "{host}/dg:1@{digest}", "{host}/dg:other@{digest}"])
 def test_an_image_by_digest_is_pulled(registry, pulled, form, policy):
-    """By digest, from a registry with a port, whatever tag stands beside it; and found again without a pull."""
+    """By digest, from a registry with a port, whatever the tag; and found again without a pull."""
     image = form.format(host=registry.host, digest=registry.put("dg"))
 
     found = pulled(image, policy)
@@ -128,7 +128,7 @@ WORDS = [
 
 @pytest.mark.parametrize(("words", "fault"), WORDS)
 def test_the_engines_words_are_kept_and_told_apart(words, fault):
-    """Each with what to do where that is known."""
+    """Each with the remedy if it is known."""
     error = pull_errors.pull_failed(parse("r.example/a:1"), words)
 
     assert fault_of(words) == error.fault == fault
@@ -143,13 +143,13 @@ def test_signed_addresses_and_logins_are_not_repeated():
 
 
 def test_a_registry_that_says_a_lot_is_not_read_to_its_end():
-    """What a pattern makes of 400 kB from a registry took 19 seconds (P14)."""
+    """Matching 400 kB from a registry took 19 seconds (P14)."""
     assert fault_of("manifest for " + "x" * 3000 + " not found") == PullFault.NOT_FOUND
     assert fault_of("manifest for " + "x" * pull_errors.MAX_WORDS + " not found") == PullFault.OTHER
 
 
 def test_the_proxy_before_the_socket_lets_digests_through(registry, pulled, tmp_path):
-    """Pulled, asked and logged in by the worker's socket, seen by that of the web process."""
+    """Pulls, queries and logins go through the worker's socket, and the result is visible through the web process's."""
     image = f"{registry.host}/proxied:1@{registry.put('proxied')}"
     with docker_proxy.running(tmp_path, tmp_path) as sockets:
         worker, web = (DockerRuntime(sockets.url(one)) for one in ("worker", "web"))

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.any_database
 
 
 def test_the_example_serves_other_users_whatever_the_umask_of_its_checkout(tmp_path):
-    """A checkout under umask 077 is readable by root alone; containers run as somebody else."""
+    """A checkout under umask 077 is readable by root only, but containers run as other users."""
     context = shutil.copytree(images.EXAMPLE_CONTEXT, tmp_path / "context")
     for path in [context, *context.rglob("*")]:
         path.chmod(path.stat().st_mode & 0o700)

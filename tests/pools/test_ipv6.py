@@ -80,7 +80,7 @@ def answers(address: str, port: int) -> bool:
 
 
 def test_ipv6_is_closed_but_for_what_a_policy_names(engine, outside, settings):
-    """From inside, by every mode: host, neighbours, LAN, metadata, link-local, addresses of IPv4 in IPv6."""
+    """From inside, in every mode: host, neighbours, LAN, metadata, link-local, IPv4-mapped addresses."""
     one, pool = engine.start(**LISTENING)
     two, _ = engine.start(**LISTENING)
     network = host.ensure_network()
@@ -132,7 +132,7 @@ def test_no_one_outside_the_node_reaches_a_containers_address_of_ipv6(engine, ou
 
 @pytest.mark.long  # the same rules end those of IPv4, which make test tries
 def test_a_connection_by_ipv6_ends_when_it_is_closed(engine, outside):
-    """As those of IPv4 do."""
+    """Like those of IPv4."""
     one, pool = engine.start()
     set_policy(pool, "list", f"[{outside.public6}]:80")
     script = (
@@ -147,7 +147,7 @@ def test_a_connection_by_ipv6_ends_when_it_is_closed(engine, outside):
 
 @pytest.mark.long  # names and their tricks are tried by IPv4 in make test
 def test_names_open_addresses_of_ipv6_that_are_public(engine, outside, settings):
-    """AAAA as well as A, and no trick with them."""
+    """AAAA as well as A, without loopholes."""
     settings.BOILERHOUSE_RESOLVERS = [outside.private]
     tricks = [outside.private6, METADATA, "::1", "fe80::1", f"::ffff:{outside.private}", "2002:c0a8::1"]
     outside.resolves({"six.example.com": [outside.public6, *tricks], "none.example.com": []})
@@ -239,7 +239,7 @@ BRIDGED = Network("bh-test", "bhtest0", "10.99.0.0/16", "10.99.0.1", "fd99::/64"
 
 
 def test_ipv6_passes_over_bridges_of_others_and_not_over_ours(node):
-    """Our rules are about our containers: virtual machines and other engines' networks have IPv6 as before."""
+    """Our rules apply to our containers only: virtual machines and other engines' networks keep IPv6."""
     ends = [f"{name}{secrets.token_hex(3)}" for name in ("a", "b", "c", "d")]
     with namespaces(*ends):
         bridge_of(node, "theirs", *ends[:2])
@@ -279,7 +279,7 @@ def test_a_neighbour_is_nobodys_router(node):
 
 @pytest.mark.long  # about a change of a setting; the engine makes two networks
 def test_a_network_gets_ipv6_when_no_container_is_left_in_it(engine, settings):
-    """What runs goes on as it is; doctor says what is to do, and nothing is promised that is not so."""
+    """Running containers continue unchanged; doctor says what to do, and the API reports the actual policy."""
     subnet6 = settings.BOILERHOUSE_IPV6_SUBNET
     settings.BOILERHOUSE_IPV6_SUBNET = ""
     one, _ = engine.start()

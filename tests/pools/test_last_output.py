@@ -76,7 +76,7 @@ GO = """panic: runtime error: invalid memory address or nil pointer dereference
     ids=["node", "python", "java", "go"],
 )
 def test_the_message_is_among_them(dump, words):
-    """The last five lines, or 400 characters, missed it."""
+    """The last five lines, or 400 characters, did not contain it."""
     noise = "".join(f"GET /{n} 200\n" for n in range(1000))
     for before in ("", noise):
         said = last_output.pick((before + dump).encode())
@@ -88,7 +88,7 @@ def test_the_message_is_among_them(dump, words):
 
 
 def test_few_lines_are_all_kept_and_none_is_endless():
-    """Nothing is left out that fits, and control characters are not passed on."""
+    """Everything that fits is included, and control characters are removed."""
     assert last_output.pick(b"one\n\ntwo\n\x1b[31mthree\x1b[0m\r\n\x07four\nfive") == "one\ntwo\nthree\nfour\nfive"
     assert last_output.pick(b"") == ""
     assert len(last_output.pick(b"x" * 1_000_000)) == last_output.MAX_LINE + 1

@@ -28,7 +28,7 @@ def odd(number):
 
 @pytest.fixture
 def staging(tmp_path):
-    """As a sink gives them back: their control characters are symbols."""
+    """As a sink returns them: their control characters are symbols."""
     for number in range(MANY):
         (tmp_path / file_names.plain(odd(number))).touch()
     return tmp_path
@@ -51,7 +51,7 @@ def test_many_odd_names_of_one_directory_come_back_in_one_walk(staging):
 
 
 def test_many_files_that_went_while_they_were_saved_are_forgotten_one_by_one(staging):
-    """Each was looked for in the list of all."""
+    """Each was searched in the list of all."""
     volumes.restore_names(staging, [odd(number) for number in range(MANY)])
     seen = census_of(staging)
     seen.names |= {f"{number}\x01": None for number in range(500_000)}  # as if they were many more
@@ -63,7 +63,7 @@ def test_many_files_that_went_while_they_were_saved_are_forgotten_one_by_one(sta
 
 
 def test_the_folders_of_many_deep_paths_are_found_in_one_walk():
-    """For each file all its folders were spelled out."""
+    """For each file all its folders were computed."""
     deep = "/".join(["d"] * 440)
     with given_up(MOST_S):
         found = file_names.folders(f"{deep}/{number}" for number in range(200_000))
@@ -84,7 +84,7 @@ WALKS = {
 
 @pytest.mark.parametrize("walk", WALKS)
 def test_a_walk_over_names_ends_when_who_began_it_says_so(staging, walk, monkeypatch):
-    """A claim that was given up went on computing, and its worker with it."""
+    """An aborted claim kept its worker busy."""
     monkeypatch.setattr(stalls, "_LOOK_EVERY_S", 0)
     found, asked = os.listdir(staging), []
 
@@ -98,7 +98,7 @@ def test_a_walk_over_names_ends_when_who_began_it_says_so(staging, walk, monkeyp
 
 
 def test_a_move_into_a_volume_is_never_ended_half_way(tmp_path, monkeypatch, data_dir):
-    """The volumes are as they were, or have all of it."""
+    """The volumes are unchanged, or have all of it."""
     from uuid import uuid4
 
     from tests.make import make_spec

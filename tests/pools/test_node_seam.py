@@ -105,7 +105,7 @@ def callers(*functions: str) -> set[str]:
 
 
 def past_the_seam(name: str, tree: ast.Module) -> list[str]:
-    """Uses of what works in a container's directories, or gives it something of the host, not through its node."""
+    """Uses of functions on a container's directories or host resources that bypass its node."""
     through = {f"{module}.{one}" for face, of in FACES.items() for one in vars(getattr(nodes, face)) for module in of}
     return [
         f"{name}:{one.lineno} {one.value.id}.{one.attr}"
@@ -135,7 +135,7 @@ def test_who_means_this_machine_is_known_by_name(allowed, functions):
 
 
 def test_who_reads_the_kernels_files_is_known_by_name():
-    """A process id and a cgroup mean something on their own machine only."""
+    """A process id and a cgroup are meaningful on their own machine only."""
     kernel = ("/proc/", "/sys/fs/")
     found = {
         name
@@ -148,7 +148,7 @@ def test_who_reads_the_kernels_files_is_known_by_name():
 
 
 def test_the_search_finds_what_goes_past_the_seam():
-    """So that the first test above cannot become one of nothing."""
+    """Ensures that the first test above finds something."""
     text = "volumes.wipe(pk)\nnode.volumes.wipe(pk)\nvolumes.descend(path)\nhost.release_uid(pk)\nstaged.put_aside(pk)"
     found = past_the_seam("x", ast.parse(text))
     assert [one.partition(" ")[0] for one in found] == ["x:1", "x:4", "x:5"]
@@ -166,7 +166,7 @@ def test_another_nodes_things_are_refused_and_its_queue_is_not(data_dir, db):
 
 
 def test_this_nodes_things_are_to_be_had(data_dir, db):
-    """One node needs no setting; what no row says where it is, is here."""
+    """A single node needs no setting; rows without a node are on this one."""
     container = make_container()
     for node in (nodes.node_of(container), nodes.here(), nodes.find(container.pk), nodes.find(uuid4())):
         assert node.is_here

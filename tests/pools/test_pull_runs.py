@@ -48,7 +48,7 @@ def runner():
 
 
 def test_a_start_asks_for_a_pull_and_does_not_wait_for_it(registry):
-    """One row for all who want the image; each start gives up its worker, and goes on when the pull is over."""
+    """One row for all that need the image; each start frees its worker, and continues when the pull ends."""
     registry.put("shared")
     image = f"{registry.host}/shared:1"
     rows = [start_of(image), start_of(image)]
@@ -71,7 +71,7 @@ def test_a_start_asks_for_a_pull_and_does_not_wait_for_it(registry):
 
 
 def test_always_goes_on_with_an_old_image_says_so_and_stops_saying_so(registry):
-    """A pool that serves an old image because the registry is away says that, until a pull has succeeded."""
+    """A pool that uses an old image because the registry does not answer reports that until a pull succeeds."""
     registry.put("old")
     image = f"{registry.host}/old:1"
     list(image_pulls.get_runtime().pull(image_pulls.references.parse(image)))
@@ -122,7 +122,7 @@ def test_a_pull_whose_process_died_is_taken_up_again():
 
 
 def test_one_registry_takes_at_most_half_of_the_places(settings):
-    """A slow registry leaves places for the others."""
+    """A slow registry leaves slots for others."""
     settings.BOILERHOUSE_PARALLEL_PULLS = 4
     for image in ("127.0.0.1:9/a", "127.0.0.1:9/b", "127.0.0.1:9/c", "127.0.0.2:9/d"):
         with pytest.raises(errors.ImagePending):
@@ -137,7 +137,7 @@ def test_one_registry_takes_at_most_half_of_the_places(settings):
 
 
 def test_progress_is_shown_and_a_stalled_pull_ends(registry, runner, settings):
-    """Bytes, percent and time left while it comes; it ends when nothing comes any more, not by its length."""
+    """Bytes, percent and remaining time during a pull; it fails if it stalls, not because of its size."""
     settings.BOILERHOUSE_TRANSFER_STALL_S = 4
     registry.put("slow", size=4_000_000)  # containerd counts by the MiB
     line = registry.line(bytes_per_second=512 * 1024)

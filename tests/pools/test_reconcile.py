@@ -93,7 +93,7 @@ def test_an_orphan_is_removed_after_a_grace_period_with_its_directory(engine, da
 
 
 def test_an_orphan_that_saw_a_tenant_is_stopped_and_kept_and_said_once(engine):
-    """A database that was lost or set back makes every tenant's container an orphan."""
+    """After a loss or an old backup of the database, every tenant's container is an orphan."""
     stray = uuid.uuid4()
     found = at_engine(engine, stray)
     volumes.home(stray).mkdir(parents=True)
@@ -109,7 +109,7 @@ def test_an_orphan_that_saw_a_tenant_is_stopped_and_kept_and_said_once(engine):
 
 
 def test_a_container_of_a_row_with_another_nonce_is_not_taken_for_it(engine):
-    """After a database reset names may meet again; the nonce tells."""
+    """After a database reset names may repeat; the nonce distinguishes them."""
     container = old(make_container())
     volumes.prepare(container.pk, 200_001, container.version.spec)
     found = at_engine(engine, container.pk, "of-another-database")
@@ -122,7 +122,7 @@ def test_a_container_of_a_row_with_another_nonce_is_not_taken_for_it(engine):
 
 
 def test_an_idle_container_that_has_seen_a_tenant_is_taken_out_before_anybody_gets_it(engine):
-    """A database that was set back calls it idle, and its tenant still works in it."""
+    """An older database reports it as idle, while its tenant still works in it."""
     container = old(make_container())
     volumes.prepare(container.pk, 200_001, container.version.spec)
     at_engine(engine, container.pk, container.nonce)
@@ -217,7 +217,7 @@ def test_directories_and_leases_without_a_row_are_freed(engine, data_dir):
 
 
 def test_a_directory_that_waits_for_its_save_is_not_a_stray_and_its_container_goes(engine):
-    """release_failed: the row is gone, the directory stays."""
+    """release_failed: the row is deleted, the directory stays."""
     waiting = uuid.uuid4()
     volumes.home(waiting).mkdir(parents=True)
     volumes.latch(waiting, "alice", 1)
@@ -253,7 +253,7 @@ def test_a_create_that_died_before_its_row_knew_is_adopted_not_doubled(engine, m
 
 @pytest.mark.parametrize("moment", ["address", "create"])
 def test_a_start_that_another_process_has_taken_over_writes_nothing(engine, monkeypatch, moment):
-    """Its process was held for dead; the row then named an address that the container does not have."""
+    """Its process was declared dead; the row then named an address that the container does not have."""
     make_pool(id="taken", min_size=1)
     sizing.refill("taken")
     row, another = Container.objects.get(), uuid.uuid4()
@@ -291,7 +291,7 @@ def test_an_engine_that_is_away_is_said_once_on_every_pool_and_pools_go_on_when_
 
 
 def test_a_create_whose_answer_never_came_keeps_its_slot_a_while(engine, monkeypatch):
-    """The engine may still carry it out; the row goes only when that can be no more."""
+    """The engine may still execute it; the row is deleted only when that is impossible."""
     from pools.errors import EngineTimeout
 
     pool = make_pool(min_size=1, max_size=1)
@@ -365,7 +365,7 @@ def test_a_broken_image_is_tried_once_per_back_off_and_the_pool_recovers(engine)
 
 
 def test_starts_that_were_decided_before_the_first_failed_are_called_off(engine):
-    """An image that vanished under a pool that was well: what is under way fails, what is queued is not tried."""
+    """An image disappears under a healthy pool: running starts fail, queued ones are not tried."""
     pool = make_pool(min_size=5)
     sizing.refill(pool.pk)
     engine.broken_images.add(pool.workload.latest.spec.image)

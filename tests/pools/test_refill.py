@@ -150,7 +150,7 @@ def test_a_row_that_no_transition_allows_is_refused():
 
 
 def test_a_claim_need_not_ask_for_another_container_while_the_pool_keeps_none_idle_or_has_plenty():
-    """Claims at once do not see each other, so there must be that many to spare."""
+    """Concurrent claims do not see each other, so that many spare containers are needed."""
     keeps_none, keeps_two = make_pool(max_size=5), make_pool(min_idle=2, max_size=50)
     make_container(keeps_none)
     for _ in range(2 + sizing.CLAIMS_AT_ONCE):

@@ -53,7 +53,7 @@ def _empty(data_dir, settings):
 
 
 def in_threads(*works: Callable[[], None]) -> None:
-    """All at once. Raises what one of them raises."""
+    """Run them concurrently. Raises the exception of any of them."""
     raised: list[BaseException] = []
 
     def run(work: Callable[[], None]) -> None:

@@ -30,7 +30,8 @@ SUITE = Path(os.environ.get("BOILERHOUSE_ENGINE_ROOT", "/"))
 
 
 class Dockerd:
-    """A Docker engine without a network, in namespaces of its own. What it adds to /etc (users, their ranges) goes with it."""
+    """A Docker engine without a network, in separate namespaces. Its changes to /etc (users, their ranges) end with
+    it."""
 
     def __init__(self, directory: Path) -> None:
         self._process: subprocess.Popen[bytes] | None = None

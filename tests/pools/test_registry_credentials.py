@@ -44,7 +44,7 @@ def login(image: str):
 
 @pytest.mark.any_database
 def test_it_is_stored_encrypted_shown_without_its_secret_and_replaced_as_a_whole(call):
-    """Written, never read; in answers, the history of changes, events and the database (P10)."""
+    """Write-only: not in answers, the history of changes, events or, in plain text, the database (P10)."""
     made = call("POST", "registry-credentials", PLACE, 201)
     assert (made["id"], made["name"], made["username"]) == ("reg", "registry.example.com:5000", "puller")
     assert set(made) == {"id", "name", "registry", "username", "usedBy", "createdAt", "updatedAt"}
@@ -68,7 +68,7 @@ def test_it_is_stored_encrypted_shown_without_its_secret_and_replaced_as_a_whole
 
 
 def test_what_changed_meanwhile_is_not_overwritten(call):
-    """If-Match, as with its neighbours."""
+    """If-Match, as for other objects."""
     call("POST", "registry-credentials", PLACE, 201)
     old = call("PUT", "registry-credentials/reg", PLACE)
     call("PUT", "registry-credentials/reg", {**PLACE, "password": OTHER})
@@ -143,7 +143,7 @@ def test_pools_that_could_not_start_from_there_try_again_at_once(call):
 
 
 def test_pages_and_admin_set_and_replace_it_and_show_no_secret(client, db, data_dir):
-    """Also not in a form that comes back with what is wrong (P10)."""
+    """Also not in a form that is shown again with errors (P10)."""
     client.force_login(User.objects.create_superuser("ada"))
     answer = client.post("/settings/registries/", {"registry": "", "username": "u", "password": SECRET})
     assert (answer.status_code, "CANARY" in answer.content.decode()) == (422, False)
@@ -183,7 +183,7 @@ def test_apply_says_whether_the_secret_is_another_and_never_shows_it(db, data_di
 
 @pytest.mark.parametrize("place", ["acme", "acme/private", "a..example.com"])
 def test_a_place_where_no_image_can_lie_is_refused(call, place):
-    """It was stored, and the image ``acme/private`` was pulled without it: that lies at docker.io/acme/private."""
+    """It was stored, and the image ``acme/private`` was pulled without it: its full name is docker.io/acme/private."""
     (said,) = call("POST", "registry-credentials", {**PLACE, "registry": place}, 422)["errors"]
     assert (said["pointer"], f"docker.io/{place}" in said["detail"]) == ("/registry", True)
     assert call("GET", "registry-credentials", None, 200)["items"] == []

@@ -74,7 +74,8 @@ def test_it_is_pulled_by_what_is_stored_and_by_what_replaced_it(data_dir, regist
 def test_without_a_stored_one_roots_own_login_is_used_and_what_is_stored_is_written_nowhere(
     data_dir, registry, image, tmp_path, monkeypatch
 ):
-    """As ``docker pull`` by root; the stored one comes first, and no client's configuration is made of it."""
+    """Like ``docker pull`` by root; the stored credential has priority, and is not written to a client's
+    configuration."""
     config = tmp_path / "config.json"
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
     assert "No registry credential is stored" in refused(image).detail
@@ -150,7 +151,7 @@ def test_a_trial_is_pulled_by_it_too(transactional_db, data_dir, registry, image
 
 
 class Teller(BaseHTTPRequestHandler):
-    """A registry that puts what it was shown into its refusal, in every spelling, and far to the right."""
+    """A registry that repeats the credential in its refusal, in every encoding, and far to the right."""
 
     def do_GET(self) -> None:
         shown = self.headers.get("Authorization", "")
@@ -197,7 +198,7 @@ def test_a_registry_that_sends_the_secret_back_does_not_get_it_into_words(data_d
 
 
 class Desk(BaseHTTPRequestHandler):
-    """A registry with a desk for tokens, which gives one for an identity token; it has no image."""
+    """A registry with a token service that accepts an identity token; it has no image."""
 
     def do_GET(self) -> None:
         if self.headers.get("Authorization") == "Bearer for-a-while":
@@ -228,7 +229,7 @@ class Desk(BaseHTTPRequestHandler):
 
 
 def test_an_identity_token_is_shown_as_one(data_dir):
-    """The engine changes it for a token of a while, and is let in."""
+    """The engine exchanges it for a temporary token, and is accepted."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Desk)
     server.asked = []
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()

@@ -34,7 +34,7 @@ LOGIN = RegistryLogin(USER, PASSWORD)
 
 @dataclass
 class Engine:
-    """An engine, and the names of what a test makes there, which is removed after it."""
+    """An engine, and the names of a test's objects, which are removed after it."""
 
     runtime: ContainerRuntime
     image: str
@@ -147,7 +147,7 @@ def registry(tmp_path_factory) -> Iterator[Callable[[], str]]:
 
 @pytest.fixture
 def private(engine, registry) -> Iterator[references.Reference]:
-    """The name of an image that is at a registry which wants ``LOGIN``, and not here."""
+    """The name of an image at a registry that requires ``LOGIN``, and not on this machine."""
     host = "registry.example:5000"
     if isinstance(engine.runtime, FakeRuntime):
         engine.runtime.registry[f"{host}/private:1"] = Published("sha256:" + "a" * 64, LOGIN)
@@ -393,7 +393,7 @@ def test_a_command_past_its_time_is_killed_and_what_it_printed_is_kept(engine):
 
 
 def test_output_that_nobody_reads_any_more_holds_up_no_other_command(engine, monkeypatch):
-    """The engine learns that nobody listens as soon as a command is given up, also while its error is still held."""
+    """The engine sees the closed connection as soon as a command is aborted, also while its error object exists."""
     kill_tree = host_processes.kill_tree
 
     def killed_late(pid: int, runtime_id: str) -> bool:
@@ -525,7 +525,7 @@ def test_an_engine_says_what_it_is_and_which_directories_it_sees(engine, tmp_pat
 
 
 def everything(runtime: ContainerRuntime, plan: ContainerPlan) -> dict[str, Callable[[], Any]]:
-    """A call of each operation that asks the engine."""
+    """A call of each operation that queries the engine."""
     reference = references.parse("registry.example/x:1")
     return {
         "ping": runtime.ping,

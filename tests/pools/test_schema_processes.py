@@ -51,13 +51,13 @@ def spec_of(schema):
 
 @pytest.fixture(autouse=True)
 def patient(monkeypatch):
-    """The bound of processor time is looked at, not that of the clock, on however busy a machine."""
+    """The limit is on processor time, not on elapsed time, however busy the machine is."""
     monkeypatch.setattr(subprocess_pool, "PATIENCE_S", 60)
 
 
 @pytest.fixture
 def program():
-    """A pool of processes of its own; they end with it, as they do with a web process."""
+    """A separate process pool; its processes end with it, as with a web process."""
     return SubprocessPool(PROGRAM, places=2)
 
 
@@ -84,7 +84,7 @@ def test_what_takes_too_much_is_ended_and_refuses_that_claim_only(kind):
 
 
 def test_who_asked_for_too_much_pauses_and_others_do_not():
-    """One tenant's configs never take more than their share of the places (P14)."""
+    """One tenant's configs never use more than their quota of processes (P14)."""
     with pytest.raises(LimitExceeded):
         schemas.errors(multiplied(), [{}], "mallory")
     with pytest.raises(AllowanceSpent) as refused:
@@ -94,7 +94,7 @@ def test_who_asked_for_too_much_pauses_and_others_do_not():
 
 
 def test_one_asker_has_one_place_however_many_questions(program):
-    """A flood of slow configs leaves the other places to others (P14)."""
+    """Many slow configs leave the other processes to others (P14)."""
     outcomes = []
 
     def flood():
@@ -124,13 +124,13 @@ def test_one_asker_has_one_place_however_many_questions(program):
     ids=["uniqueItems", "linear pattern", "pattern that must backtrack"],
 )
 def test_innocent_schemas_answer_on_hostile_configs(schema, config):
-    """A list of 80 KB took seconds, 27 characters minutes; now a verdict is there, not only an end."""
+    """A list of 80 KB took seconds, 27 characters minutes; now there is a result, not only a timeout."""
     [found] = validation.config_errors([config], spec_of(schema), f"claimer {sorted(schema['properties'])}")
     assert [one.pointer for one in found] == ([] if "l" in config else ["/e"])
 
 
 def test_nothing_is_fetched_at_a_claim_nor_when_a_workload_is_saved():
-    """The web process asked whatever address stood in the schema, at each claim, without a deadline."""
+    """The web process requested any address in the schema, at each claim, without a deadline."""
     with closing(socket.create_server(("127.0.0.1", 0))) as far_end:
         far_end.settimeout(0.2)
         schema = {"properties": {"a": {"$ref": f"http://127.0.0.1:{far_end.getsockname()[1]}/x"}}}
@@ -155,7 +155,7 @@ def test_a_killed_process_fails_its_own_question_and_the_next_is_answered(progra
 
 
 def test_who_waits_for_a_busy_machine_owes_nothing(program):
-    """By the clock a bystander would have to pause for what others keep the machine busy with (P14)."""
+    """By elapsed time, a tenant would be throttled for the load of others (P14)."""
     program.warm()
     [pid] = [one for one in pids.children(os.getpid()) if is_ours(one)][-1:]
     for _ in range(2):
@@ -187,7 +187,7 @@ def test_its_processes_may_not_write_nor_grow(program):
 
 @pytest.mark.any_database
 def test_a_claim_is_refused_for_its_config_and_the_next_tenants_goes_on(call):
-    """422 with a pointer for the one, 429 while it has to pause, and another's verdict as ever (P14)."""
+    """422 with a pointer for one tenant, 429 while it is throttled, and normal results for another (P14)."""
     make_pool("notes", workload=make_workload("notes", config_schema=multiplied()))
     make_pool("other", workload=make_workload("other", config_schema=MODEL))
 

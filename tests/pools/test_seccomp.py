@@ -73,7 +73,7 @@ OPEN = {
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the programs are of x86-64")
 def test_vsock_and_io_uring_are_closed_inside_a_container_and_ordinary_calls_are_not(engine):
-    """Vsock knows no network namespace and no rule of the firewall; by every way into the kernel."""
+    """Vsock ignores network namespaces and the firewall; tested with every system call interface."""
     container, pool = engine.start()
     assert container, pool.last_error
     name, state = lifecycle.runtime_name(container.pk), volumes.volume_path(container.pk, "state")
@@ -103,7 +103,7 @@ def test_an_engine_that_puts_another_profile_in_its_place_starts_nothing(engine)
 
 
 def test_the_profile_allows_by_name_and_refuses_the_rest():
-    """Nothing is open that a list forgot."""
+    """The list of allowed calls has no accidental entries."""
     profile = json.loads(seccomp.PATH.read_text())
     assert profile["defaultAction"] == "SCMP_ACT_ERRNO"
     rules = profile["syscalls"]
@@ -122,7 +122,7 @@ def seen(row: Container, profile: str) -> Observed:
 
 
 def test_idle_containers_of_another_profile_are_replaced_one_by_one(data_dir):
-    """A release that changes the profile reaches warm containers, and leaves each pool some."""
+    """A new profile reaches warm containers, and leaves each pool some during the change."""
     pools = [make_pool(), make_pool(), make_pool(trouble=Trouble.START_FAILED), make_pool(is_paused=True), make_pool()]
     rows = [make_container(pool, state=ContainerState.IDLE) for pool in pools for _ in range(2)]
     new = make_container(pools[1], state=ContainerState.IDLE)

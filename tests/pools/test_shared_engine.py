@@ -70,7 +70,7 @@ def test_reconcile_and_purge_keep_to_their_own_nodes_containers(engine, be_at, m
 
 
 def test_a_container_without_a_nodes_label_is_this_nodes(engine, be_at, monkeypatch):
-    """Those of the version before have none; were they not looked at, their tenants would be released."""
+    """Containers of the previous version have no label; if they were ignored, their tenants would be released."""
     monkeypatch.setattr(host, "node_labels", dict)
     be_at("home")
     row = start(engine)

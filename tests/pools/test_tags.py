@@ -33,7 +33,7 @@ def _deployment(data_dir):
 
 @pytest.fixture
 def made(registry, request):
-    """A workload of a tag, with a pool of which a container was healthy: ``made("app")``."""
+    """A workload with a tag, and a pool that has had a healthy container: ``made("app")``."""
     names = []
 
     def make(name, **over):
@@ -71,7 +71,7 @@ def call(client):
 
 
 def test_a_tag_that_moved_is_seen_and_said_and_changes_nothing_by_itself(registry, made, call, client):
-    """At the workload, its pool, by one event and a metric; containers start from the image that was proven."""
+    """At the workload and its pool, by one event and a metric; containers start from the proven image."""
     workload, first = made("app")
     version = workload.latest
     assert version.manifest_digest == first
@@ -158,7 +158,7 @@ def test_a_trial_runs_the_image_that_the_version_would_run(transactional_db, reg
      ({"pull_policy": "always"}, True)],
 )  # fmt: skip
 def test_the_workload_says_what_is_done_when_its_tag_has_moved(registry, settings, over, rolls):
-    """By the controller's round, once the interval is over."""
+    """By the controller, after the interval."""
     first = registry.put("policy")
     over = {"pull_policy": "missing", **over}
     image = f"{registry.host}/policy:1"
@@ -272,7 +272,7 @@ def test_a_version_from_before_manifests_were_kept_is_pulled_again_by_its_tag(re
 
 
 def test_an_image_by_digest_is_never_refreshed(call):
-    """409, and nothing is asked for."""
+    """409, without a query of the registry."""
     make_workload("fixed", image=f"r.example/a@sha256:{'0' * 64}")
     assert call("POST", "workloads/fixed/refresh", status=409)["code"] == "fixed_image"
     assert call("POST", "workloads/nobody/refresh", status=404)["code"] == "workload_not_found"

@@ -59,7 +59,7 @@ def image():
 
 
 def test_the_container_sees_the_user_that_was_asked_for():
-    """An image without /etc/passwd; its home is made, and its volumes are its and its group's."""
+    """An image without /etc/passwd; its home is created, and its volumes belong to it and its group."""
     who = "id -u; id -g; id -G | tr ' ' '\\n' | sort -nu | tr '\\n' ' '; echo; whoami; id -gn; echo $HOME; cd ~ && pwd; stat -c %u:%g:%a /state . /run/secrets"
     expected = [
         str(UID), "0", "0 6 44 ", "app", "root", "/state/home", "/state/home",
@@ -105,7 +105,7 @@ def test_the_users_name_is_in_the_place_of_the_images(image):
 
 @pytest.mark.parametrize("read_only", [True, False])
 def test_passwd_and_group_cannot_be_written(image, read_only):
-    """Nor where the image lets the group 0 write them, as images made for OpenShift do."""
+    """Nor if the image lets group 0 write them, like images for OpenShift."""
     made = image(
         {"/etc": (0o775, None), "/etc/passwd": (0o664, "root:x:0:0::/:\n"), "/etc/group": (0o664, "root:x:0:\n")}
     )
@@ -128,7 +128,7 @@ while read -r p; do true >> "$p" && echo "$p"; done < /tmp/all 2>/dev/null; wc -
 
 
 def test_groups_of_the_host_open_nothing_of_it():
-    """Group 0, disk, shadow and docker: what a group of its own may write, and no more; hardening stays."""
+    """Group 0, disk, shadow and docker: only files of that group become writable; hardening stays."""
     hostile = {**NAMED, "groups": [0, 6, 42, 998, 999]}
     ordinary, root = (
         {path for path in said(MAY_OPEN, user=user).splitlines() if not path.startswith(("/tmp", "/state", "/dev/pts"))}
@@ -161,7 +161,7 @@ def test_an_image_made_for_an_arbitrary_user_of_the_root_group_works(image):
 
 
 def test_an_image_whose_passwd_cannot_be_replaced_is_said(image):
-    """Before anything of it runs."""
+    """Before the container runs."""
     made = image({"/etc": (0o755, None)}, "RUN ln -s /state/passwd /etc/passwd")
     tried = dry_runs.run(make_spec(image=made, command=["sleep", "1000"], user=NAMED))
     assert not tried.is_healthy

@@ -77,7 +77,7 @@ def test_the_lock_is_held_until_the_last_process_with_its_descriptor_is_dead(con
 
 
 def test_a_lock_that_is_held_is_given_up_and_not_waited_for_for_ever(container, monkeypatch):
-    """Its holder may be stuck in the kernel for as long as a mount hangs; nothing is removed beside it."""
+    """Its holder may be stuck in the kernel while a mount hangs; nothing is removed meanwhile."""
     monkeypatch.setattr(lifecycle, "LOCKED_S", 0.1)
     with volumes.locked(container):
         with pytest.raises(Locked, match=str(container)), volumes.locked(container):

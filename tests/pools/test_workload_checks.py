@@ -73,7 +73,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("asked", "expected"), REFUSED, ids=lambda one: json.dumps(one)[:60])
 def test_what_cannot_be_mounted_is_refused_at_every_door(call, tmp_path, asked, expected):
-    """No volume inside another, none at a path that something else covers, one way to write a path."""
+    """No volume inside another, none at a covered path, and one spelling of a path."""
     make_workload("old")
     body = {"id": "w", "name": "w", "image": "nothing:1", "pullPolicy": "never", "volumes": asked}
     wanted = {(pointer, code) for pointer, code in expected.items() if code}
@@ -106,13 +106,13 @@ def test_what_cannot_be_mounted_is_refused_at_every_door(call, tmp_path, asked, 
     ],
 )
 def test_volumes_beside_each_other_are_taken(call, asked):
-    """Names that only begin alike are beside each other, and so are those that differ in case."""
+    """Paths with a common prefix of characters, or that differ in case, are not nested."""
     body = {"id": "w", "name": "w", "image": "nothing:1", "pullPolicy": "never", "volumes": asked}
     assert call("POST", "workloads", body).status_code == 201
 
 
 def test_the_editor_says_it_too(client, admin_user, data_dir):
-    """The page has the same validator, and says it at the inner volume."""
+    """The page has the same validator, and shows the error at the inner volume."""
     client.force_login(admin_user)
     body = {"name": "w", "image": "nothing:1", "volumes": {"state": mounted("/s"), "custom": custom("/s/cache")}}
     answer = client.post(reverse("new-workload"), {"json": json.dumps(body), "do": "save"})
@@ -140,7 +140,7 @@ def engine(data_dir, fake_engine, monkeypatch):
 
 @pytest.mark.parametrize(("stored", "pointer"), [(NESTED, FIRST), (AT_TMP, STATE)])
 def test_no_container_of_a_stored_version_starts_whose_volumes_would_lose_state(engine, stored, pointer):
-    """The pool says which volume and why, once; containers that tenants hold are left alone."""
+    """The pool reports the volume and the reason once; assigned containers are not touched."""
     pool = make_pool(workload=make_workload(volumes=stored), min_size=2)
     held = make_container(pool, state=ContainerState.CLAIMED)
     sizing.refill(pool.pk)
@@ -160,7 +160,7 @@ def test_no_container_of_a_stored_version_starts_whose_volumes_would_lose_state(
 
 
 def test_a_restore_around_a_mounted_volume_is_refused_before_its_first_byte(data_dir):
-    """Of a warm container of a version stored before: moving files in would take the inner mount away."""
+    """For a warm container of an earlier version: moving files in would remove the inner mount."""
     pool = make_pool(workload=make_workload(volumes=NESTED))
     container = make_container(pool)
     spec = make_sync_spec(pool)
@@ -176,7 +176,7 @@ def test_a_restore_around_a_mounted_volume_is_refused_before_its_first_byte(data
 
 
 def test_a_mapping_around_another_volume_is_refused(call, monkeypatch):
-    """Also where the workload's version was stored before."""
+    """Also for versions stored earlier."""
     pool = make_pool("p", workload=make_workload(volumes=NESTED))
     sink = {"type": "s3", "bucket": "bucket", "region": "us-east-1", "prefix": "t/${tenantId}/"}
     sink |= {"endpoint": "http://127.0.0.1:1", "accessKeyId": "AKID", "secretAccessKey": "secret"}
@@ -188,7 +188,7 @@ def test_a_mapping_around_another_volume_is_refused(call, monkeypatch):
 
 
 def test_a_spec_that_nests_is_never_what_a_program_builds():
-    """The table holds for what is built in code as well."""
+    """The table applies to specs built in code as well."""
     image = Image("sha256:1")
     mounts.check(make_spec(), image)
     with pytest.raises(CannotMount, match="/state/cache is inside the volume state"):
@@ -236,7 +236,7 @@ def test_volumes_of_an_image_beside_those_of_a_workload(image_volumes, bare, wro
 
 
 def test_a_volume_of_the_image_around_one_of_the_workload_is_in_the_way():
-    """Part of what is written there would be saved and part would not."""
+    """Part of the files there would be saved and part would not."""
     volumes = [*ONE, {"name": "deep", "container_path": "/var/lib/db/data", "mode": "rw"}]
     found = mounts.declared(make_spec(volumes=volumes), ["/var/lib/db", "/state"])
     assert [(one.pointer, one.code) for one in found.wrong] == [(FIRST, "image_volume")]

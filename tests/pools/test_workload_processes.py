@@ -172,7 +172,7 @@ NEW_FIELDS = ("entrypoint", "working_dir", "init", "stop_signal", "is_health_che
 
 
 def test_a_version_stored_before_is_the_same_and_stays_it(call):
-    """What was stored without the new fields means what it meant, and sending it back makes no new version."""
+    """Versions stored without the new fields keep their meaning, and sending them back creates no new version."""
     workload = make_workload("w")
     version = workload.latest
     stored = {name: value for name, value in version.spec_json.items() if name not in NEW_FIELDS}
@@ -249,7 +249,7 @@ def test_what_was_one_accident_or_a_tenants_doing_slows_nothing(data_dir):
 
 
 def test_a_new_version_and_a_resume_begin_anew(data_dir):
-    """What was counted was about the version before."""
+    """The count was about the previous version."""
     pool = make_pool("anew", min_size=1, failures=4, trouble=Trouble.UNSTABLE, last_error="Containers become warm …")
     version = pool.workload.latest
     newer = WorkloadVersion.objects.create(workload=pool.workload, number=2, spec_json=version.spec_json)

@@ -197,7 +197,7 @@ class Case:
 
 
 def listed(key: str) -> Case:
-    """The object that is there is in the list."""
+    """The existing object is in the list."""
     return Case(lambda world, ids, found: ids[key] in {one["id"] for one in found["items"]}, query="?limit=200")
 
 
@@ -213,7 +213,7 @@ def created(path: str, body: Callable[[World], Any]) -> Case:
 
 
 def renamed(path: str, key: str, fresh: Callable[[World], Ids], **more: Any) -> Case:
-    """Sends what GET gave with another name, and finds that afterwards."""
+    """Sends the body of a GET with another name, and reads that name afterwards."""
     return Case(
         lambda world, ids, found: world.stack.ok("GET", f"{path}/{ids[key]}")["name"] == "Renamed",
         fresh=lambda world, role: fresh(world),

@@ -100,7 +100,7 @@ def answers(port: int) -> bool:
 
 @pytest.fixture(scope="module")
 def outside() -> Iterator[Browser]:
-    """A browser to which the name is this machine."""
+    """A browser that resolves the name to this machine."""
     with sync_playwright() as playwright:
         arguments = [*CHROMIUM, f"--host-resolver-rules=MAP {NAME} 127.0.0.1"]
         browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=arguments)
@@ -110,7 +110,7 @@ def outside() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(outside: Browser) -> Iterator[Page]:
-    """A page of a new visitor; what it asked for and what went wrong is kept on it."""
+    """A page of a new visitor, which records its requests and errors."""
     visit = outside.new_context(ignore_https_errors=True)
     page = visit.new_page()
     page.asked, page.problems, page.sockets = [], [], []  # type: ignore[attr-defined]
@@ -130,7 +130,7 @@ def sign_in(page: Page, root: str) -> None:
 
 
 def see_a_pool_come(site: Site, nginx: Nginx, page: Page, base: str, name: str) -> None:
-    """It is made by the API through the proxy, and shows before the page would look by itself (10 s)."""
+    """It is created through the API behind the proxy, and appears before the page's own refresh (10 s)."""
     made = site.ask(nginx, "POST", f"{base}/api/v1/workloads", {"id": name, "name": name, "image": "x:1"})
     assert made.status_code == 201, made.text
     page.goto(f"{nginx.named}{base}/pools/")
@@ -141,7 +141,7 @@ def see_a_pool_come(site: Site, nginx: Nginx, page: Page, base: str, name: str) 
 
 
 def test_everything_works_with_tls_on_another_port(site, page):
-    """The example passed the host on without its port, so every form was refused."""
+    """The example forwarded the host without its port, so every form was refused."""
     nginx = site.nginx(site.port)
     sign_in(page, nginx.named)
     see_a_pool_come(site, nginx, page, "", "other-port")
@@ -159,7 +159,7 @@ OFF = pytest.param("off", marks=pytest.mark.long)  # the walk of "on" once more:
 
 @pytest.mark.parametrize("passes", ["on", OFF])
 def test_everything_works_below_a_path(site, page, passes):
-    """Links, files, scripts and sockets left the path; the proxy may pass it on or take it off."""
+    """Links, files, scripts and sockets lacked the base path; the proxy may keep or strip it."""
     edits = [("location / {", "location /bh/ {")]
     if passes == "off":
         edits.append(("proxy_pass http://boilerhouse;", "proxy_pass http://boilerhouse/;"))
@@ -324,7 +324,7 @@ def test_from_outside_nothing_passes_for_the_node(site):
 
 
 def test_an_event_stream_comes_as_it_is_written(site):
-    """Nothing between waits for more."""
+    """No buffer delays the stream."""
     nginx = site.nginx(site.port)
     headers = {"Host": f"{NAME}:{nginx.port}", "Authorization": f"Bearer {site.key}"}
     with requests.get(

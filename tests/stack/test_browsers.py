@@ -19,7 +19,7 @@ LISTEN = (
 
 @pytest.fixture
 def published(stack):
-    """Where a tenant's program listens that writes down what it is asked."""
+    """The address of a tenant's program that records its requests."""
     pool = stack.make_pool(workload={
         "command": ["sh", "-c", LISTEN], "ports": [{"name": "http", "containerPort": 8080, "publish": True}],
     })  # fmt: skip
@@ -30,7 +30,7 @@ def published(stack):
 
 
 def test_a_published_port_gets_no_cookie_of_the_dashboards(stack, browser, published):  # noqa: F811
-    """The port was at 127.0.0.1 like the dashboard, and the tenant's program made itself an admin's key."""
+    """The port was at 127.0.0.1 like the dashboard, and the tenant's program created an admin key."""
     endpoint = published["endpoints"][0]
     assert endpoint["hostAddress"] == "127.0.0.2"
     assert endpoint["hostUrl"] == f"http://127.0.0.2:{endpoint['hostPort']}"

@@ -60,7 +60,7 @@ def test_a_claim_is_released_with_its_state_at_the_end_of_the_block(client, pool
 
 
 def test_a_claim_is_begun_and_waited_for_apart(client, pool):
-    """With progress while there is a restore; one that fails raises its code."""
+    """With progress during a restore; a failed claim raises its code."""
     with client.begin_claim("c-cora", pool, config={"a": 1}).wait(60) as c:
         c.exec(["sh", "-c", "echo kept > /state/f"])
     seen = []

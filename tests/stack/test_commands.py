@@ -20,7 +20,7 @@ from tests.stack.conftest import ROOT, eventually, manage
 
 
 class Demo:
-    """A ``manage.py demo`` that was begun, and everything that its deployment has on this host."""
+    """A running ``manage.py demo``, and everything of its deployment on this host."""
 
     def __init__(self, *arguments: str, **options) -> None:
         before = set(self._directories())
@@ -43,7 +43,7 @@ class Demo:
             return ""
 
     def traces(self) -> dict[str, str]:
-        """What there is, by kind; other deployments come and go on this host meanwhile."""
+        """The objects on this host by kind; other deployments may start and stop in between."""
         run = {"capture_output": True, "text": True, "check": True}
         docker = ["docker", "--log-level", "error"]
         labelled = ["--filter", f"label=boilerhouse.deployment={self.id}", "--format", "{{.ID}}"]

@@ -25,7 +25,7 @@ from tests.stack.converging import converges
 
 @contextmanager
 def running(command: str, count: int = 1) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """More processes of one command beside the stack's own."""
+    """Additional processes of one command next to the stack's own."""
     started = [
         subprocess.Popen(
             [sys.executable, str(ROOT / "manage.py"), command, "--skip-checks"], cwd=ROOT, env=dict(os.environ),
@@ -75,7 +75,7 @@ def test_one_leads_and_hands_over_at_once_on_sigterm_and_within_seconds_when_kil
 
 
 def test_a_worker_that_hangs_is_said_and_so_is_its_return(stack):
-    """What it had begun is taken over by another; that nobody serves the queues is said in the meantime."""
+    """Another worker takes over its work; in between, the queues are reported as unserved."""
     (worker,) = Process.objects.filter(kind="worker", pk__in=processes.living())
     before = max((e["id"] for e in stack.events("pool.warning")), default=0)
     os.kill(worker.pid, signal.SIGSTOP)
@@ -134,7 +134,7 @@ def test_two_controllers_and_four_workers_never_overshoot_under_a_claim_storm(st
 
 
 def test_those_who_wait_in_two_web_processes_are_served_first_come_first(stack, pools):
-    """One container, five claims that wait in turn at either process; no wake-up is lost, nobody is passed."""
+    """One container, five waiting claims at two processes; no wake-up is lost, and the order is kept."""
     from dataclasses import replace
 
     from boilerhouse.operations import supervisor

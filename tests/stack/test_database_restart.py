@@ -32,7 +32,7 @@ def test_restarted_under_load(stack, pools, sink_server):
         return answer
 
     def live(name: str) -> None:
-        """Claim, check and raise a counter, release; whatever does not succeed is asked again, as clients do."""
+        """Claim, check and increment a counter, release; failed requests are retried, as clients do."""
         number = 0
         while not stop.is_set():
             claimed = call("POST", f"tenants/{name}/claim?timeoutMs=20000", {"poolId": pool})
@@ -84,7 +84,7 @@ def test_restarted_under_load(stack, pools, sink_server):
 
 
 def test_a_read_only_database_is_said_and_nothing_is_decided(stack, pools, sink_server):
-    """As after a fail-over, while what answers is still a standby."""
+    """As after a failover, while the answering server is still a standby."""
     pool = pools(sink=sink_server.json(STATE), warm=2, maxSize=3)
     held = stack.claim("ro-held", pool)
     stack.exec(held["containerId"], "echo kept > /state/x")

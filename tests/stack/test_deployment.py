@@ -23,7 +23,7 @@ STATE = "t/${tenantId}/"
 @pytest.mark.long
 @pytest.mark.any_database
 def test_each_process_needs_no_more_of_docker_than_its_socket_lets_through(machine, tmp_path, sink_server):
-    """Whatever the product asks of the engine in its ordinary work."""
+    """All requests of the product to the engine in normal operation."""
     with docker_proxy.running(tmp_path / "sockets", machine.data) as sockets:
         _works_through(sockets, machine, sink_server)
 
@@ -113,7 +113,7 @@ def _refuses(sockets, stack, pools):
 @pytest.mark.long
 @pytest.mark.any_database
 def test_the_first_claim_of_the_readme_works_as_it_is_written(machine, tmp_path):
-    """By a shell, line by line; only the port and the data directory are this test's."""
+    """In a shell, line by line; only the port and the data directory are the test's."""
     readme = (ROOT / "README.md").read_text()
     section = readme.partition("## A first claim of your own")[2].partition("\n## ")[0]
     start, *rest = code_blocks(section)

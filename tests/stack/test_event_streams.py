@@ -99,7 +99,7 @@ def write_in_threads(pool: str, writers: int, each: int) -> list[threading.Threa
 
 
 def test_many_writers_and_readers_that_come_and_go_lose_nothing(stack, pool):
-    """An id that is taken before another but commits after it must not be passed over."""
+    """An id that is allocated before another but commits after it must not be skipped."""
     writers, each = 6, 40
     start, found, failed = newest(), [], []
 
@@ -337,7 +337,7 @@ def test_server_sent_events_resume_by_last_event_id(stack, pool):
 
 @pytest.mark.any_database
 def test_a_slow_reader_is_dropped_with_a_reason_and_costs_no_memory(stack, pool):
-    """Its socket buffer fills; what it has not taken stays in the database, not in the web process."""
+    """Its socket buffer fills; unread events stay in the database, not in the web process."""
     web = web_pid(stack)
     before = resident_kb(web)
     slow = connect(
@@ -404,7 +404,7 @@ def test_a_silent_stream_shows_that_it_lives(stack, pool):
 
 @pytest.mark.long
 def test_two_hundred_sockets_at_fifty_events_a_second(stack):
-    """Nothing lost, nothing double, in order, and no growth; the figures are the bench's."""
+    """Nothing lost or duplicated, in order, without growth; the figures are the benchmark's."""
     from bench import fan_out, figures
 
     before = resident_kb(web_pid(stack))

@@ -29,7 +29,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 @pytest.fixture
 def example(stack: Stack, sink_server: Any) -> Iterator[Callable[[str], str]]:
-    """Build an example and give its documents to the API; they are removed after the test."""
+    """Build an example and create its documents through the API; they are removed after the test."""
     made: list[str] = []
 
     def register(name: str) -> str:
@@ -149,7 +149,7 @@ def test_postgresql_ends_cleanly_and_has_all_rows_after_its_return(stack, exampl
 
 
 def test_postgresql_saved_while_it_runs_starts_from_that_moment(stack, example):
-    """A save on the way is what a power cut would leave: the next server recovers, with all that was committed."""
+    """A periodic save is like a power cut: the next server recovers, with all committed data."""
     pool = example("postgresql")
     claimed = stack.claim("pim", pool, 120_000, secrets={"PASSWORD": "x"})
     query(claimed, "x", "CREATE TABLE numbers AS SELECT generate_series(1, 5000) n")
@@ -304,7 +304,7 @@ def saves_the_notebook(response: Response) -> bool:
 def test_jupyterlab_runs_a_cell_in_the_browser_and_has_the_notebook_after_its_return(
     stack, example, browser: Browser, tmp_path: Path
 ):
-    """State beside the image's files; the token is the claim's, though the server was there before the claim."""
+    """State next to the image's files; the token is the claim's, although the server started before the claim."""
     pool = example("jupyterlab")
     first, second = uuid.uuid4().hex, uuid.uuid4().hex
     claimed = stack.claim("jo", pool, secrets={"TOKEN": first})

@@ -51,7 +51,7 @@ def test_stdin_exit_code_and_both_outputs_are_exact(stack, held):
 
 
 def test_output_is_bounded(stack, held):
-    """Of each stream for itself; a flood of one leaves the words of the other."""
+    """Per stream; a flood on one does not drop the output of the other."""
     done = run(stack, held, "sh", "-c", "head -c 3000000 /dev/zero | tr '\\0' x; echo done >&2", timeoutMs=30_000)
     assert (done["truncated"], done["stdoutTruncated"], done["stderrTruncated"]) == (True, True, False)
     assert done["stderr"] == "done\n"
@@ -112,7 +112,7 @@ def test_it_ends_when_its_process_ends_whatever_that_left_behind(stack, held):
 
 
 def test_what_cannot_run_is_said_as_a_shell_says_it(stack, held):
-    """The engine's sentence came as standard output, with 126 for whatever was wrong."""
+    """The engine's error was returned as standard output, always with exit code 126."""
     run(
         stack, held, "sh", "-c", "echo x > /state/plain; printf '#!/no/such\n' > /state/script; chmod 755 /state/script"
     )
@@ -174,7 +174,7 @@ def test_a_tenants_key_reaches_its_own_container_only(stack, pool, held):
 
 @pytest.fixture(scope="module")
 def talker(stack):
-    """A container that writes what it finds in a file to its output."""
+    """A container that copies a file to its output."""
     script = "echo booted; while true; do [ -f /state/say ] && cat /state/say && rm /state/say; sleep 0.05; done"
     pool = stack.make_pool(warm=1, workload={"command": ["sh", "-c", script], "healthCheck": None})
     claimed = stack.claim("talker", pool)

@@ -42,7 +42,7 @@ MOST_TELLING = ("D2 joined claims of a full pool", "D5 configs that are slow to 
 
 
 class Field:
-    """A deployment as it is by default, with a bystander and an attacker in one pool, and the attacker's other pools."""
+    """A default deployment with a bystander and an attacker in one pool, and the attacker's other pools."""
 
     def __init__(self, stack: Stack, s3: S3Server) -> None:
         self.stack, self.s3, self.drip_port = stack, s3, free_port()
@@ -66,7 +66,7 @@ class Field:
         return pool
 
     def furnish(self, *kinds: str) -> None:
-        """Make the attacker's other pools that are not there yet; ``full`` has no container for anybody."""
+        """Create the attacker's missing pools; ``full`` has no free container."""
         pools: dict[str, dict[str, Any]] = {
             "full": {"warm": 1, "size": 1},
             "own": {"warm": 2, "size": 6},
@@ -82,7 +82,8 @@ class Field:
 
     @contextlib.contextmanager
     def attacked(self, *names: str) -> Iterator[dict[str, int]]:
-        """Meanwhile the attacks go on; afterwards the attacker has left, and what it got is in the yielded counts."""
+        """The attacks run within the block; afterwards the attacker has left, and the yielded counts have its
+        answers."""
         mallory = self.stack.claim("mallory", self.pool)
         target = {
             "port": int(self.stack.base.rsplit(":", 1)[1]), "key": self.key, "tenant": "mallory", "spare": self.spare,
@@ -110,7 +111,7 @@ class Field:
                 self.stack.call("POST", f"tenants/{tenant}/release", {"discard": True})
 
     def is_calm(self, since: float) -> bool:
-        """Nothing of the attacker's is left or under way, containers wait, and the bystander was saved since."""
+        """Nothing of the attacker is left or running, containers are warm, and the bystander has been saved since."""
         for tenant in ("mallory", *self.spare):
             if self.stack.status(tenant)["assigned"]:
                 self.stack.call("POST", f"tenants/{tenant}/release", {"discard": True})

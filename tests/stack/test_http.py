@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.stack, pytest.mark.any_database]
 
 
 def raw(stack, text: bytes) -> bytes:
-    """What the server answers to these bytes."""
+    """The server's answer to these bytes."""
     parts = urlsplit(stack.base)
     with socket.create_connection((parts.hostname, parts.port), timeout=10) as opened:
         found = b""
@@ -97,7 +97,7 @@ def blackhole():
 
 
 def test_a_sink_that_hangs_keeps_claims_waiting_and_nothing_else(stack, blackhole):
-    """Before, four claims on a hanging sink stood in the way of everything."""
+    """Four claims with a hung sink used to block everything."""
     sink = {
         "type": "s3", "bucket": "bucket", "region": "r", "prefix": "hang/${tenantId}/", "endpoint": blackhole,
         "accessKeyId": "a", "secretAccessKey": "s",

@@ -26,7 +26,7 @@ def volumes_of_the_engine() -> set[str]:
 
 @pytest.fixture(scope="module")
 def image(stack, tmp_path_factory):
-    """Make images of the example's files with other VOLUMEs: ``image("/data", "/x")``."""
+    """Build images of the example's files with other VOLUMEs: ``image("/data", "/x")``."""
     whole, made = tmp_path_factory.mktemp("image") / "fs.tar", dict[str, str]()
     name = docker("create", "boilerhouse/example-workload:1").strip()
     docker("export", name, "-o", str(whole))
@@ -234,7 +234,7 @@ def is_tmpfs_last(image, tmp_path_factory) -> bool:
 @pytest.mark.any_database
 @pytest.mark.parametrize(("links", "paths", "is_lost"), LINKED)
 def test_a_link_of_the_image_that_leads_a_volume_elsewhere(stack, image, is_tmpfs_last, links, paths, is_lost):
-    """What the paths do not show is seen in the running container, before a tenant gets it."""
+    """Conflicts that the paths do not show are detected in the running container, before a tenant gets it."""
     tag = image(links=links)
     volumes = {name: {"containerPath": path} for name, path in paths.items()}
     name = f"linked-{LINKED.index((links, paths, is_lost))}"

@@ -159,7 +159,7 @@ def test_containers_reach_neither_each_other_nor_the_host_nor_the_metadata_addre
 
 @pytest.mark.any_database
 def test_a_firewall_rule_that_vanished_is_back_before_the_next_start(stack, pools):
-    """A firewall reload takes our rules while Docker's network stays."""
+    """A firewall reload deletes our rules while Docker's network stays."""
     pool = pools(warm=1, maxSize=3)
     firewall.remove(host.bridge_name())
     assert firewall.differences(host.ensure_network())
@@ -265,7 +265,7 @@ def database_dump() -> bytes:
 
 
 def test_a_held_row_set_back_to_idle_by_hand_is_not_handed_out(stack, pools):
-    """The database says idle, but alice is inside."""
+    """The database says idle, but alice uses the container."""
     pool = pools(warm=1, maxSize=1)
     held = stack.claim("latch-1", pool)
     stack.exec(held["containerId"], "echo hers > /state/x")
@@ -277,7 +277,7 @@ def test_a_held_row_set_back_to_idle_by_hand_is_not_handed_out(stack, pools):
 
 
 def test_a_used_container_whose_assignment_was_lost_is_quarantined_by_its_latch(stack, pools):
-    """The database was set back to before the claim; only the latch on the node knows."""
+    """The database is from before the claim; only the latch on the node records it."""
     pool = pools(warm=1, maxSize=2)
     held = stack.claim("lost-1", pool)
     stack.exec(held["containerId"], "echo hers > /state/x")

@@ -43,7 +43,7 @@ AT_MOST = PIECES * SIZE + 3 * SIZE
 
 
 def test_a_claim_that_nobody_waits_for_shows_its_restore_and_survives_its_worker(stack, pools, sink_server, line):
-    """With its ETA in the status; the next worker goes on where the killed one stopped."""
+    """With its ETA in the status; the next worker continues where the killed one stopped."""
     pool, wrote = saved_tenant(stack, pools, sink_server, line, "lara")
     told = stack.ok("POST", "tenants/lara/claim?timeoutMs=2000", {"poolId": pool, "wait": False}, 202)
     assert (told["state"], told["tenantId"], told["poolId"]) == ("pending", "lara", pool)
