@@ -424,6 +424,7 @@ def serving(tmp_path) -> Iterator[Serving]:
         process.wait()
 
 
+@pytest.mark.any_database  # its deployment has an SQLite of its own
 def test_tasks_of_two_queues_are_finished_before_a_worker_ends(serving):
     worker = serving.start("pool", "save")
     eventually(lambda: serving.are("begun", worker) == {"pool", "save"}, 60)
@@ -436,6 +437,7 @@ def test_tasks_of_two_queues_are_finished_before_a_worker_ends(serving):
     assert serving.messages() == 0
 
 
+@pytest.mark.any_database  # its deployment has an SQLite of its own
 def test_tasks_of_two_queues_whose_worker_is_killed_run_in_the_next_one(serving):
     """kill -9 at their start: their messages return in seconds, not after the maximum time of a task."""
     killed = serving.start("pool", "save")
@@ -456,6 +458,7 @@ def catches_sigterm(pid: int) -> bool:
     return bool(caught >> (signal.SIGTERM - 1) & 1)
 
 
+@pytest.mark.any_database  # its deployment has an SQLite of its own
 @pytest.mark.parametrize(("hangs", "code"), [("", 0), (HANGS, 1), (SILENT, 70)], ids=["SIGTERM", "hangs", "silent"])
 def test_a_worker_ends_when_it_is_told_to_and_when_it_cannot_go_on(tmp_path, hangs, code):
     """Its parent starts another; if it did not exit by itself it would serve nothing for ever."""
