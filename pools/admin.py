@@ -14,6 +14,7 @@ from boilerhouse.queues.tasks import enqueue
 from pools import services, tags
 from pools.models import (
     ContainerUsage,
+    HostCounter,
     HostLease,
     ImagePull,
     NetworkReport,
@@ -106,6 +107,12 @@ class HostLeaseAdmin(ReadOnlyAdmin):
     list_display = ("resource", "container_id", "released_at")
     list_filter = (("released_at", admin.EmptyFieldListFilter),)
     search_fields = ("resource", "container_id")
+
+
+@admin.register(HostCounter)
+class HostCounterAdmin(ReadOnlyAdmin):
+    list_display = ("name", "position")
+    search_fields = ("name",)
 
 
 @admin.register(NetworkReport)

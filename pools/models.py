@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ from django.utils import timezone
 from boilerhouse.core.errors import FieldError
 from boilerhouse.core.fields import EncryptedJSONField
 from boilerhouse.core.ids import uuid7
-from boilerhouse.core.models import Node, random_nonce
+from boilerhouse.core.models import Node
 from pools import image_warnings, mounts, references
 from pools.egress import DEFAULT, Egress
 from pools.querysets import ContainerQuerySet, HostLeaseQuerySet, ImagePullQuerySet, PoolQuerySet
@@ -393,6 +394,10 @@ class Pool(models.Model):
         ]
 
 
+def random_nonce() -> str:
+    return uuid.uuid4().hex
+
+
 class Container(models.Model):
     """A Docker container of a pool. Its name, labels and directories are derived from its id."""
 
@@ -503,8 +508,9 @@ class HostLease(models.Model):
     resource = models.CharField(max_length=64, primary_key=True)
     """``uid 200001``, ``10.64.0.5`` or ``127.0.0.2:20001``"""
     container_id = models.UUIDField()
+    """The container that uses it."""
     node = models.ForeignKey(Node, models.PROTECT, db_column="node", db_index=False, null=True, related_name="leases")
-    """The container that uses it; null if not recorded yet."""
+    """Null if a version before nodes had rows wrote the lease."""
     released_at = models.DateTimeField(null=True)
     """Since when it is quarantined; null while in use."""
 
@@ -512,6 +518,28 @@ class HostLease(models.Model):
 
     def __str__(self) -> str:
         return self.resource
+
+
+class HostCounter(models.Model):
+    """How far a resource has been assigned. Uids and addresses are assigned round robin, so that each is reused as late
+    as possible (hazards.md#i1, hazards.md#i2)."""
+
+    class Of(models.TextChoices):
+        UID = "uid"
+        """The next uid to try."""
+        ADDRESS = "address"
+        """The offset in the subnet of the last assigned address."""
+
+    name = models.CharField(max_length=7, primary_key=True, choices=Of)
+    position = models.PositiveIntegerField()
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(condition=models.Q(name__in=["uid", "address"]), name="host_counter_known")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.position}"
 
 
 class ContainerUsage(models.Model):

@@ -62,9 +62,7 @@ def _establish() -> str:
                 " directory there. If it is lost, restore a backup into an empty database (manage.py restore)."
             )
         if not row:
-            row = Deployment.objects.create(
-                deployment_id=stored or secrets.token_hex(5), next_uid=settings.BOILERHOUSE_UID_RANGE[0]
-            )
+            row = Deployment.objects.create(deployment_id=stored or secrets.token_hex(5))
             if not stored:
                 path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
                 descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

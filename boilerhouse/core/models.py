@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
-
 from django.db import models
 from django.db.models import Q
 from django.utils import timezone
@@ -20,9 +18,6 @@ class Deployment(models.Model):
     id = models.PositiveSmallIntegerField(primary_key=True, default=1)
     deployment_id = models.CharField(max_length=16, unique=True)
     created_at = models.DateTimeField(default=timezone.now)
-    next_uid = models.PositiveIntegerField()
-    next_address = models.PositiveIntegerField(default=0)
-    """Offset in the subnet of the last assigned address; addresses are assigned round robin."""
     events_forgotten_to = models.BigIntegerField(default=0)
     """The highest id of the events that retention has deleted."""
 
@@ -194,10 +189,6 @@ class ApiKey(models.Model):
     def is_living(self) -> bool:
         """Whether the key is valid: neither revoked nor expired."""
         return self.revoked_at is None and (self.expires_at is None or self.expires_at > timezone.now())
-
-
-def random_nonce() -> str:
-    return uuid.uuid4().hex
 
 
 class AuditEntry(models.Model):

@@ -43,7 +43,8 @@ KEPT = [
     "core.Event", "core.Deployment", "core.Node", "core.Settings", "core.ApiKey", "core.AuditEntry",
     "pools.Workload", "pools.WorkloadVersion", "pools.RegistryCredential", "pools.ImagePull",
     # Containers and assignments before pools, whose count of waiting claims follows from them.
-    "pools.Container", "tenants.Tenant", "tenants.Assignment", "pools.Pool", "pools.HostLease", "pools.PoolUsage",
+    "pools.Container", "tenants.Tenant", "tenants.Assignment", "pools.Pool", "pools.HostLease", "pools.HostCounter",
+    "pools.PoolUsage",
     "syncing.Credential", "syncing.SyncSpec", "syncing.SyncMapping", "syncing.SyncRun", "syncing.MappingRestore",
     "syncing.SinkPlace", "syncing.SavedState", "syncing.Backup", "syncing.SinkProbe",
     "auth.Group", "auth.User",

@@ -32,6 +32,7 @@ from boilerhouse.core.models import Process
 from boilerhouse.operations import archives
 from boilerhouse.operations.archives import Archive, Row
 from boilerhouse.process import processes
+from pools.models import HostCounter
 from pools.nodes import here
 from pools.states import ContainerState
 from tenants.models import CLEARED
@@ -39,7 +40,10 @@ from tenants.states import LIVE, AssignmentState, ReleaseStep
 
 BATCH = 500
 EVENTS_BETWEEN = 1_000_000
-"""Gaps for ids that may have been assigned after the backup and must not be assigned again."""
+ADDRESSES_BETWEEN = 1 << 15
+"""Gaps for ids and addresses that may have been assigned after the backup and must not be assigned again."""
+REPLACED = ("core.Deployment", "core.Node", "pools.HostCounter")
+"""Tables that may contain rows before: a deployment without pools has them too."""
 
 
 class NotEmpty(Conflict):
@@ -99,7 +103,7 @@ def _check_idle() -> None:
         raise Conflict(f"{living.count()} processes of this deployment are running; stop them first.")
     for label in archives.KEPT:
         model = apps.get_model(label)
-        if label in ("core.Deployment", "core.Node", "auth.Group") or model._meta.db_table not in tables:
+        if label in (*REPLACED, "auth.Group") or model._meta.db_table not in tables:
             continue
         if model._base_manager.exists():
             raise NotEmpty(
@@ -153,7 +157,7 @@ def _load(state: Any, label: str, fitting: _Fitting) -> int:
     if label == "auth.Group":
         return 0  # with their permissions, once those exist
     model = state.get_model(label)
-    if label in ("core.Deployment", "core.Node"):
+    if label in REPLACED:
         model._base_manager.all().delete()
     columns = {f.attname: f for f in model._meta.concrete_fields}
     count, batch = 0, list[Any]()
@@ -190,6 +194,7 @@ class _Fitting:
             "tenants.Assignment": self._assignment,
             "pools.Pool": self._pool,
             "pools.HostLease": self._lease,
+            "pools.HostCounter": self._counter,
         }.get(label)
         if label == "pools.Container":
             self._look_around()
@@ -227,9 +232,8 @@ class _Fitting:
 
     def _deployment(self, row: Row) -> Row:
         """Keep uids, addresses and event ids assigned after the backup from being assigned again."""
-        low, high = settings.BOILERHOUSE_UID_RANGE
-        row["next_uid"] = low + (row["next_uid"] - low + (high - low) // 2) % (high - low)
-        row["next_address"] += 1 << 15
+        if "next_uid" in row:  # of a version that kept these counters here
+            row |= {"next_uid": _far(row["next_uid"]), "next_address": row["next_address"] + ADDRESSES_BETWEEN}
         self.first_event = max(self.last_event, row["events_forgotten_to"]) + EVENTS_BETWEEN
         row["events_forgotten_to"] = self.first_event
         return row
@@ -271,6 +275,11 @@ class _Fitting:
             row["directory_node"] = node_id()
         return row
 
+    def _counter(self, row: Row) -> Row:
+        is_uid = row["name"] == HostCounter.Of.UID
+        position = _far(row["position"]) if is_uid else row["position"] + ADDRESSES_BETWEEN
+        return row | {"position": position}
+
     def _pool(self, row: Row) -> Row:
         row |= {"waiting": 0, "release_failed": self._failed.get(row["id"], 0)}
         return row
@@ -281,6 +290,12 @@ class _Fitting:
         if row["resource"].startswith("uid "):
             return None
         return row | {"released_at": row["released_at"] or self.now}
+
+
+def _far(uid: int) -> int:
+    """The uid at the other side of the range, which is assigned round robin."""
+    low, high = settings.BOILERHOUSE_UID_RANGE
+    return int(low + (uid - low + (high - low) // 2) % (high - low))
 
 
 def _here(row: Row) -> Row:

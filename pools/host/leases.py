@@ -12,30 +12,45 @@ from uuid import UUID
 from django.conf import settings
 
 from boilerhouse.core import clock, deployment
-from boilerhouse.core.models import Deployment
 from pools import volumes
 from pools.errors import HostNotReady
-from pools.models import Container, HostLease
+from pools.models import Container, HostCounter, HostLease
 from pools.runtime.base import Network
 
 PUBLISHED_PORTS = range(20_000, 30_000)
 
 
 def _lease(resource: str, container_id: UUID) -> bool:
-    if HostLease.objects.filter(pk=resource).exists():
-        return False
-    HostLease.objects.create(resource=resource, container_id=container_id, node_id=deployment.node_id())
-    return True
+    """Whether this container has it now. Processes of another version count separately, so the row
+    decides, not the counter."""
+    values = {"container_id": container_id, "node_id": deployment.node_id()}
+    _, is_new = HostLease.objects.get_or_create(resource=resource, defaults=values)
+    return is_new
+
+
+def _counter(name: HostCounter.Of, first: int) -> HostCounter:
+    """The counter, created at ``first`` if missing. Until the end of the transaction, no other process counts."""
+    rows = HostCounter.objects.select_for_update(no_key=True).filter(pk=name)
+    counter = rows.first()
+    if counter is None:
+        HostCounter.objects.get_or_create(pk=name, defaults={"position": first})
+        counter = rows.get()
+    return counter
+
+
+def _advance(counter: HostCounter, position: int) -> None:
+    HostCounter.objects.filter(pk=counter.pk).update(position=position)
 
 
 def lease_uid(container_id: UUID) -> int:
     """A host uid that nothing on this host uses; call it in the transaction that inserts the container."""
     low, high = settings.BOILERHOUSE_UID_RANGE
-    uid = Deployment.objects.select_for_update().get().next_uid
+    counter = _counter(HostCounter.Of.UID, low)
+    uid = counter.position
     for _ in range(high - low):
         following = low + (uid + 1 - low) % (high - low)
         if _lease(f"uid {uid}", container_id):
-            Deployment.objects.update(next_uid=following)
+            _advance(counter, following)
             return uid
         uid = following
     raise HostNotReady("All uids of the range are in use.")
@@ -44,21 +59,21 @@ def lease_uid(container_id: UUID) -> int:
 def lease_address(network: Network, container_id: UUID) -> str:
     """A free address of the deployment's network, leased in this transaction."""
     _forget_rested()
-    row = Deployment.objects.select_for_update().get()
+    counter = _counter(HostCounter.Of.ADDRESS, 0)
     subnet = ipaddress.ip_network(network.subnet)
     usable = subnet.num_addresses - 3
     for step in range(1, usable + 1):
-        offset = (row.next_address + step) % usable
+        offset = (counter.position + step) % usable
         address = str(subnet.network_address + 2 + offset)
         if address != network.gateway and _lease(address, container_id):
-            Deployment.objects.update(next_address=offset)
+            _advance(counter, offset)
             return address
     raise HostNotReady("All addresses of the network are in use or were used within the last 10 minutes.")
 
 
 def lease_host_port(container_id: UUID) -> str:
     """The address of a published port, as ``127.0.0.2:20041``, leased in this transaction."""
-    start = Deployment.objects.select_for_update().get().next_address
+    start = _counter(HostCounter.Of.ADDRESS, 0).position
     for step in range(len(PUBLISHED_PORTS)):
         port = PUBLISHED_PORTS[(start + step) % len(PUBLISHED_PORTS)]
         place = f"{settings.BOILERHOUSE_PUBLISH_HOST}:{port}"

@@ -28,7 +28,7 @@ from boilerhouse.core.events import emit
 from boilerhouse.core.models import ApiKey, Deployment, Event
 from boilerhouse.operations import archives, restoration, signatures
 from pools import volumes
-from pools.models import Container, HostLease, Pool, RegistryCredential
+from pools.models import Container, HostCounter, HostLease, Pool, RegistryCredential
 from pools.states import ContainerState
 from syncing.models import Credential, SavedState, SyncRun
 from tenants.models import Assignment, Tenant
@@ -86,6 +86,8 @@ def furnished(data_dir: Path) -> Path:
             secrets={"TOKEN": CANARY} if state == AssignmentState.PENDING else None,
         )  # fmt: skip
     HostLease.objects.create(resource="10.64.0.9", container_id=uuid.uuid4())
+    HostCounter.objects.create(name="uid", position=200_009)
+    HostCounter.objects.create(name="address", position=9)
     run = SyncRun.objects.create(
         spec=spec, tenant_id="alice", generation=7, direction="upload", trigger="release", state="succeeded"
     )
@@ -108,6 +110,7 @@ def test_every_model_is_kept_or_left_out_for_a_reason():
 
 def test_a_restored_database_holds_the_same_rows(furnished, tmp_path):
     changed = {"core.Deployment", "core.Node", "tenants.Assignment", "pools.Container", "pools.Pool", "pools.HostLease"}
+    changed.add("pools.HostCounter")
     same = [label for label in archives.KEPT if label not in changed | {"core.AuditEntry"}]
     before = {label: rows_of(label) for label in same}
     archive = take(tmp_path / "b.zip")
@@ -183,17 +186,18 @@ def test_a_directory_that_another_claim_has_used_since_is_not_taken_for_this_one
 def test_ids_given_out_after_the_backup_are_not_given_out_again(furnished, tmp_path):
     """Containers started after the backup may still use their uid and address, and clients have seen their events."""
     archive = take(tmp_path / "b.zip")
-    before = Deployment.objects.get()
     last = Event.objects.order_by("-id")[0].pk
     wipe()
     restoration.restore(archive, None)
-    after = Deployment.objects.get()
+    after = dict(HostCounter.objects.values_list("name", "position"))
 
-    assert abs(after.next_uid - before.next_uid) >= 100_000
-    assert after.next_address - before.next_address >= 1 << 14
+    assert 200_009 + 100_000 <= after["uid"] < 1_200_000
+    assert after["address"] - 9 >= 1 << 14
     emit("pool.scaled", pool_id="p", targetSize=2)
     assert Event.objects.order_by("-id")[0].pk > last + 100_000
-    assert after.events_forgotten_to > last, "a client that resumes from before is told to begin anew"
+    assert Deployment.objects.get().events_forgotten_to > last, (
+        "a client that resumes from before is told to begin anew"
+    )
     assert HostLease.objects.get(resource="10.64.0.9").released_at, "an address of a container that is gone rests"
 
 

@@ -8,10 +8,9 @@ import pytest
 from django.db import connection
 
 from boilerhouse.core.errors import Invalid
-from boilerhouse.core.models import Deployment
 from boilerhouse.process import processes
 from pools import errors, lifecycle, services, sizing
-from pools.models import Container, HostLease, Pool
+from pools.models import Container, HostCounter, HostLease, Pool
 from pools.states import ContainerState, PoolState
 from tests.make import make_container, make_pool, make_workload
 
@@ -39,7 +38,7 @@ def test_each_container_gets_a_uid_of_its_own_that_is_not_reused_while_leased():
     sizing.refill(pool.pk)
     uids = set(Container.objects.values_list("uid", flat=True))
     Container.objects.all().delete()
-    Deployment.objects.update(next_uid=min(uids))
+    HostCounter.objects.filter(pk=HostCounter.Of.UID).update(position=min(uids))
     sizing.refill(pool.pk)
 
     assert len(uids) == 3
