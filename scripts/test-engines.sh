@@ -17,7 +17,7 @@ if [ "${1:-}" = --inside ]; then # with one of these engines as DOCKER_HOST
   }
   arguments=("$@")
   versions=$(docker version --format '{{.Server.Version}} | {{.Server.MinAPIVersion}} to {{.Server.APIVersion}}')
-  pytest pools engine_comparison docker_proxy engine_fields refused_engines image_pulls pull_runs seccomp tags registry_logins
+  pytest pools engine_comparison docker_proxy engine_fields refused_engines image_pulls pull_runs seccomp tags registry_logins runtime_contract firewall ipv6
   pytest stack claim_and_release saving lifecycle exec_and_logs isolation image_volumes live_saves processes users registries
   demo=passed
   .venv/bin/python manage.py demo --once --output json >/dev/null || { demo=FAILED; result=FAILED; }
