@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import structlog
 import yaml
 from django.conf import settings
 from django_q.models import OrmQ
@@ -17,7 +19,7 @@ from boilerhouse.core import clock
 from syncing import errors, probes, rclone, services
 from syncing.locations import BACKUP_ROOT, MARKER_ROOT, PLACE_KEY
 from syncing.models import SinkProbe, SyncMapping, SyncRun, SyncSpec
-from syncing.sinks import S3Sink
+from syncing.sinks import S3Sink, WebDavSink
 from tests import far_ends
 from tests.make import make_sync_spec
 from tests.s3 import S3Server
@@ -73,18 +75,39 @@ def left(far_end):
 
 def test_a_probe_saves_and_restores_by_rclone_and_leaves_nothing(spec, far_end, started, data_dir):
     """In the sandbox, with a uid from the containers' range and the flags of a save."""
-    health = services.probe(spec)
+    with structlog.testing.capture_logs() as logs:
+        health = services.probe(spec)
 
     assert health["state"] == "healthy", health
     assert health["transferredAt"]
     assert health["conditionalWrites"] is far_end.has_conditional_writes
-    assert verbs(started) == ["sync", "sync", "copy"]
+    # A WebDAV server may answer 423 to two files that need the same new collection at the same moment.
+    retried = [entry for entry in logs if entry["event"] == "probe step retried"]
+    assert len(started) == 3 + len(retried), retried
+    assert all(far_end.kind is WebDavSink and "423 Locked" in entry["detail"] for entry in retried), retried
+    assert [verb for verb, _ in itertools.groupby(verbs(started))] == ["sync", "copy"]
     for words in started:
         assert int(words[words.index("--reuid") + 1]) > 1_000_000
         assert not any(secret in word for secret in _secrets(far_end) for word in words), "P10"
     assert any(word.startswith("--backup-dir=bh:") for word in started[1])
     assert left(far_end) == []
     assert list((data_dir / "probes").iterdir()) == []
+
+
+def test_a_step_that_the_sink_failed_for_a_moment_is_tried_again(s3_spec, started, monkeypatch):
+    """As a save and a restore try again: one stumble makes no sink unhealthy."""
+    run, failures = rclone.run, [errors.TransferBroke("Locked: 423 Locked")]
+
+    def stumbling(*arguments, **options):
+        if failures:
+            raise failures.pop()
+        return run(*arguments, **options)
+
+    monkeypatch.setattr(rclone, "run", stumbling)
+
+    assert services.probe(s3_spec)["state"] == "healthy"
+    assert verbs(started) == ["sync", "sync", "copy"]
+    assert failures == []
 
 
 def _secrets(far_end):
