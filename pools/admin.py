@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import admin
-from django.db import transaction
 from django.db.models import Count, QuerySet
 from django.http import HttpRequest
 
 from boilerhouse.core.admin_actions import ReadOnlyAdmin, service_action
+from boilerhouse.core.events import recording
 from boilerhouse.queues.tasks import enqueue
 from pools import services, tags
 from pools.models import (
@@ -28,7 +28,7 @@ from pools.models import (
 
 
 def _refill(pool: Pool) -> None:
-    with transaction.atomic():
+    with recording():
         enqueue("pool", "pools.tasks.refill", pool.pk)
 
 

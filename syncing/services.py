@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from boilerhouse.core import audit, clock
 from boilerhouse.core.errors import FieldError, Invalid
-from boilerhouse.core.events import emit, recording
+from boilerhouse.core.events import afterwards, emit, recording
 from boilerhouse.queues.tasks import enqueue
 from pools import mounts
 from pools.errors import IdTaken
@@ -48,18 +48,31 @@ def find_spec(spec_id: str) -> SyncSpec:
     return spec
 
 
-def create_spec(*, id: str | None, name: str | None, pool: Pool, **parts: Any) -> SyncSpec:
+def check_place(spec: SyncSpec | None, credential: Credential | None, parts: dict[str, Any]) -> places.PlaceCheck:
+    """Ask the sink of a spec that will be created or changed to ``parts``, for a caller who then saves it in a
+    transaction that must not wait. ``credential`` may be one that is not stored yet."""
+    draft = SyncSpec(located_at=clock.now()) if spec is None else copy.copy(spec)
+    _change(draft, {name: value for name, value in parts.items() if name != "mappings"})
+    if credential is not None:
+        draft.credential = credential
+    return places.check_to_save(draft, [SyncMapping(spec=draft, **mapping) for mapping in parts["mappings"]])
+
+
+def create_spec(
+    *, id: str | None, name: str | None, pool: Pool, place_check: places.PlaceCheck | None = None, **parts: Any
+) -> SyncSpec:
     """Create a spec after checking that its mappings fit the workload and overlap with no other location.
 
     ``parts``: ``mappings`` (dicts of SyncMapping fields), ``sink``, ``sink_secrets``, ``policy`` fields. The sink is
-    probed afterwards; an unhealthy one is reported, but no error. Raises Invalid, IdTaken.
+    asked first, unless ``place_check`` has its answer. It is probed afterwards; an unhealthy one is reported, but no
+    error. Raises Invalid, IdTaken.
     """
     mappings = parts.pop("mappings")
     name = name or id or f"{pool.pk}-sync"
     spec = SyncSpec(name=name, pool=pool, located_at=clock.now(), **parts)
     rows = [SyncMapping(spec=spec, position=i, **mapping) for i, mapping in enumerate(mappings)]
     _check_credential(spec)
-    place_check = places.check_to_save(spec, rows)
+    place_check = place_check or places.check_to_save(spec, rows)
     try:
         with recording():
             _, workload = _lock(pool.pk)
@@ -73,9 +86,9 @@ def create_spec(*, id: str | None, name: str | None, pool: Pool, **parts: Any) -
                 row.spec = spec
             SyncMapping.objects.bulk_create(rows)
             audit.record("sync_spec.create", spec.pk, after=_audited(spec, rows))
+            afterwards(lambda: probe(spec, is_changed=True))
     except IntegrityError as error:
         raise IdTaken from error
-    probe(spec, is_changed=True)
     return spec
 
 
@@ -97,6 +110,7 @@ def update_spec(
     name: str | None,
     force: bool,
     check: Callable[[SyncSpec], None] = lambda _locked: None,
+    place_check: places.PlaceCheck | None = None,
     **parts: Any,
 ) -> None:
     """Change the spec to ``parts``, as for ``create_spec``; its sink is probed afterwards.
@@ -110,7 +124,8 @@ def update_spec(
     draft = copy.copy(spec)
     _change(draft, parts)
     _check_credential(draft)
-    place_check = places.check_to_save(draft, [SyncMapping(spec=draft, **mapping) for mapping in mappings])
+    if place_check is None:
+        place_check = places.check_to_save(draft, [SyncMapping(spec=draft, **mapping) for mapping in mappings])
     with recording():
         in_use, workload = _lock(spec.pool_id)
         spec = find_spec(spec.pk)
@@ -140,7 +155,7 @@ def update_spec(
             row.save()
         SyncMapping.objects.filter(pk__in=[gone.pk for gone in old.values()]).delete()
         audit.record("sync_spec.update", spec.pk, **audit.changes(before, _audited(spec, rows)))
-    probe(spec, is_changed=True)
+        afterwards(lambda: probe(spec, is_changed=True))
 
 
 def _change(spec: SyncSpec, parts: dict[str, Any]) -> None:
@@ -226,7 +241,7 @@ def _lock(pool_id: str) -> tuple[bool, WorkloadSpec]:
 def delete_spec(spec: SyncSpec, *, force: bool) -> None:
     """Delete a spec; saved state stays at the sink. Raises CoverageHeld while tenants hold containers, without
     ``force``."""
-    with transaction.atomic():
+    with recording():
         in_use, _ = _lock(spec.pool_id)
         spec = find_spec(spec.pk)
         if in_use and not force:

@@ -7,9 +7,9 @@ higher layer.
 from __future__ import annotations
 
 from django.contrib import admin
-from django.db import transaction
 
 from boilerhouse.core.admin_actions import ReadOnlyAdmin, service_action
+from boilerhouse.core.events import recording
 from boilerhouse.queues.tasks import enqueue
 from pools.models import Container
 from syncing.models import Backup, SyncRun, SyncSpec
@@ -27,7 +27,7 @@ def _failed_save(row: Assignment, *, discard: bool) -> None:
 
 
 def _probe(row: SyncSpec) -> None:
-    with transaction.atomic():
+    with recording():
         enqueue("sync", "tenants.tasks.probe_sink", row.pk)
 
 

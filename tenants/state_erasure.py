@@ -50,6 +50,7 @@ def begin(tenant_id: str) -> Erasure:
         run = SyncRun.objects.filter(pk=tenant.busy_run, trigger=Trigger.ERASE).first()
         if run is not None:
             return Erasure(tenant_id, run.generation)
+        raise errors.RestoringBackup
     specs = _specs(tenant_id)
     if lost := erasure.out_of_reach(tenant_id, specs):
         raise errors.Unerasable(

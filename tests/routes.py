@@ -16,19 +16,19 @@ from tests.access import PUBLIC
 METHODS = ("GET", "POST", "PUT", "DELETE", "PATCH")
 
 
-def routes(entries: Any = api, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Every (route, method) that the URL table serves, ids as ``*``."""
+def views(entries: Any = api, prefix: str = "") -> Iterator[tuple[str, str, Any]]:
+    """Every (route, method, view class) that the URL table serves, ids as ``*``."""
     for entry in entries:
         if isinstance(entry, URLResolver):
-            yield from routes(entry.url_patterns, prefix + str(entry.pattern))
+            yield from views(entry.url_patterns, prefix + str(entry.pattern))
             continue
         route = prefix + re.sub(r"<[^>]+>", "*", str(entry.pattern))
         view = getattr(entry.callback, "view_class", None)
         if route and route not in PUBLIC:
-            yield from ((route, method) for method in METHODS if hasattr(view, method.lower()))
+            yield from ((route, method, view) for method in METHODS if hasattr(view, method.lower()))
 
 
-ROUTES = sorted(routes())
+ROUTES = sorted((route, method) for route, method, _ in views())
 SCHEMA = json.loads((Path(__file__).parents[1] / "docs/openapi.json").read_text())
 PATHS = {
     operation["operationId"]: (method.upper(), path)

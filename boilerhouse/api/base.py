@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+import structlog
 from django.core.serializers.json import DjangoJSONEncoder
 from django.http import HttpResponse
 from rest_framework import serializers
@@ -16,11 +17,16 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from boilerhouse.api.pagination import check_parameters
+from boilerhouse.core.all_or_nothing import all_or_nothing
 from boilerhouse.core.errors import FieldError, Invalid, PreconditionFailed
+from boilerhouse.core.events import is_recording
+from boilerhouse.core.sqlite_gate.base import DatabaseBusy
 from boilerhouse.process import budgets
-from boilerhouse.web import idempotency
+from boilerhouse.web import idempotency, problems
 from boilerhouse.web.response_bytes import shares_of
 from boilerhouse.web.waiting import Waiting
+
+log = structlog.get_logger(__name__)
 
 S = TypeVar("S", bound="serializers.Serializer[Any]")
 LONG_ANSWER_BYTES = 1 << 16
@@ -28,8 +34,18 @@ LONG_ANSWER_BYTES = 1 << 16
 responses free the slot as soon as their thread is free; otherwise the next request would be refused."""
 
 
+class _IsError(Exception):
+    """Rolls back a request whose handler answered with an error."""
+
+    def __init__(self, response: Any) -> None:
+        self.response = response
+
+
 class ApiView(APIView):
-    """Checks query parameters, bodies, ``If-Match`` and ``Idempotency-Key`` before a handler runs."""
+    """Checks query parameters, bodies, ``If-Match`` and ``Idempotency-Key`` before a handler runs.
+
+    A handler that changes something, its rendered response and the stored response are one transaction (ADR 67).
+    """
 
     http_method_names = ["get", "head", "post", "put", "delete"]
     lane = ""
@@ -38,6 +54,12 @@ class ApiView(APIView):
     volatile: frozenset[str] = frozenset()
     """Fields that report a condition of the object and are not part of its ETag."""
 
+    _record: idempotency.Record | None
+    """Its stored response is still missing."""
+    _kept: idempotency.Record | None
+    """Its stored response is in the transaction of the change."""
+    _fuller: Callable[[], Response] | None
+
     is_public = False
     """Whether the view needs no key. A key is then ignored, so a wrong one does not matter."""
 
@@ -45,7 +67,6 @@ class ApiView(APIView):
         return [] if self.is_public else list(super().get_authenticators())
 
     def initial(self, request: Any, *args: Any, **kwargs: Any) -> None:
-        self._record: idempotency.Record | None = None
         super().initial(request, *args, **kwargs)
         self._take_place(request, kwargs)
         handler = getattr(self, request.method.lower(), None)
@@ -66,9 +87,46 @@ class ApiView(APIView):
         elif resumed is None and not handler.is_body_optional and not request._request.body:
             raise ParseError("The request needs a body: a JSON object.")
 
+    def answer_change(self, handler: Callable[[], Any]) -> Any:
+        """The handler's response, rendered. If it is an error, or anything raises, nothing has changed."""
+        try:
+            with all_or_nothing():
+                response = self.finalize_response(self.request, handler())
+                if response.status_code >= 400:
+                    raise _IsError(response)
+        except _IsError as error:
+            return error.response
+        except BaseException:
+            self._record, self._kept = self._record or self._kept, None  # the stored response was rolled back
+            raise
+        return response if self._fuller is None else self._fuller_than(response)
+
+    def answer_act(self, handler: Callable[[], Any]) -> Any:
+        """The rendered response of a handler that does what cannot be rolled back."""
+        self._has_acted = True
+        return self.finalize_response(self.request, handler())
+
+    def show_later(self, response: Callable[[], Response]) -> None:
+        """Answer with this response, of what is known after the commit; if that fails, with the handler's."""
+        self._fuller = response
+
+    def _fuller_than(self, response: Any) -> Any:
+        assert self._fuller is not None
+        try:
+            fuller = super().finalize_response(self.request, self._fuller())
+            fuller.render()
+            if self._kept is not None:
+                idempotency.amend(self._kept, fuller)
+        except Exception as error:
+            log.error("response not amended", error=type(error).__name__, exc_info=True)
+            return response
+        return fuller
+
     def dispatch(self, request: Any, *args: Any, **kwargs: Any) -> Any:
         self._inputs: list[Any] = []
         self._hold: budgets.Hold | None = None
+        self._record = self._kept = self._fuller = None
+        self._has_acted = False
         is_kept = False
         try:
             response: Any = super().dispatch(request, *args, **kwargs)
@@ -106,25 +164,48 @@ class ApiView(APIView):
         return True
 
     def handle_exception(self, exc: Exception) -> Response:
+        if isinstance(exc, DatabaseBusy) and self._record is not None:
+            idempotency.let_go(self._record)
+            self._record = None
         try:
             return super().handle_exception(exc)
         except Exception:
             if self._record is not None:
                 idempotency.abandon(self._record)
-            raise
+            if not self._has_acted:
+                raise
+            return self._outcome_unknown()  # type: ignore[no-any-return]  # DRF takes any response
+
+    def _outcome_unknown(self) -> Any:
+        """After an unexpected error of what cannot be rolled back."""
+        log.error("unhandled error", path=self.request.path, exc_info=True)
+        self._record = None
+        detail = "Internal error. The work may have been done: repeat the request, or read the object, to learn of it."
+        return problems.problem(500, "outcome_unknown", f"{detail} Search the log for the request id.")
 
     def finalize_response(self, request: Any, response: Any, *args: Any, **kwargs: Any) -> Any:
         response = super().finalize_response(request, response, *args, **kwargs)
         if response.status_code == 429 and request.auth is not None:
             response.key_id = request.auth.pk  # the client may take its time (core.refusals)
-        record = getattr(self, "_record", None)
         if isinstance(response, Waiting):
-            response.idempotency = record
-        elif record is not None:
-            if not getattr(response, "is_rendered", True):
-                response.render()
-            idempotency.end(record, response)
+            response.idempotency = self._record
+            return response
+        if not getattr(response, "is_rendered", True):
+            response.render()
+        self._keep(response)
         return response
+
+    def _keep(self, response: Any) -> None:
+        """Store the response for a retry: in the transaction of the change, otherwise after what was done."""
+        if self._record is None:
+            return
+        if is_recording():
+            if response.status_code < 400:
+                idempotency.end(self._record, response)
+                self._kept, self._record = self._record, None
+            return  # an error is rolled back first
+        idempotency.settle(self._record, response)
+        self._record = None
 
     def read(self, serializer: type[S], **context: Any) -> S:
         """Return the validated request body. Raises errors that become 400, 415 or 422."""

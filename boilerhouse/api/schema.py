@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial, wraps
 from typing import Any, Literal, TypeVar
 
 from drf_spectacular.openapi import AutoSchema
@@ -39,23 +40,39 @@ def operation(
     request: Any = None,
     is_body_optional: bool = False,
     problems: Mapping[int, str] | None = None,
+    acts: str = "",
     **schema: Any,
 ) -> Callable[[H], H]:
     """Document a handler of an ApiView. Query parameters that are not declared here are refused, and so is a body if
-    ``request`` is None. ``problems``: the operation's own problem codes by status, separated by spaces."""
+    ``request`` is None. ``problems``: the operation's own problem codes by status, separated by spaces.
+
+    A handler that changes something is one transaction with its answer, unless ``acts`` says why it cannot be
+    (ADR 67)."""
 
     def decorate(handler: H) -> H:
-        function: Any = handler
+        function: Any = handler if handler.__name__ == "get" else _answering(handler, is_change=not acts)
         function.query_parameters = frozenset(
             parameter.name for parameter in parameters if parameter.location == OpenApiParameter.QUERY
         )
         function.takes_body = request is not None
         function.is_body_optional = is_body_optional
         function.problems = problems or {}
-        documented: H = extend_schema(parameters=list(parameters), request=request, **schema)(handler)
+        function.acts = acts
+        documented: H = extend_schema(parameters=list(parameters), request=request, **schema)(function)
         return documented
 
     return decorate
+
+
+def _answering(handler: Callable[..., Any], *, is_change: bool) -> Callable[..., Any]:
+    """The handler of an unsafe method, called by its view in the way that its errors need."""
+
+    @wraps(handler)
+    def answer(view: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
+        answered = view.answer_change if is_change else view.answer_act
+        return answered(partial(handler, view, request, *args, **kwargs))
+
+    return answer
 
 
 IDEMPOTENCY_KEY = OpenApiParameter(

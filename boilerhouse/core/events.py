@@ -7,14 +7,17 @@ assigned earlier but commits later would be missed by every reader that has alre
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import structlog
 from django.db import connection, transaction
 
 from boilerhouse.core import context
 from boilerhouse.core.models import Event
+
+log = structlog.get_logger(__name__)
 
 TYPES = frozenset(
     [
@@ -50,6 +53,11 @@ _ADVISORY_LOCK = 0x626F696C
 
 class _Open(threading.local):
     pending: list[Event] | None = None
+    """The events of the open transaction."""
+    effects: list[Callable[[], object]] | None = None
+    """What is done when it has committed."""
+    begin: Callable[[], None] | None = None
+    """Begins the transaction of the surrounding request, in which all blocks are parts (``core.all_or_nothing``)."""
 
 
 _open = _Open()
@@ -58,10 +66,24 @@ _open = _Open()
 @contextmanager
 def recording() -> Iterator[None]:
     """A transaction that writes its events just before it commits; joins an outer one."""
-    if _open.pending is not None:
-        with transaction.atomic():
+    if _open.begin is not None:
+        _open.begin()
+    if _open.pending is None:
+        with collecting_effects(), outermost():
             yield
-        return
+    else:
+        with _part():
+            yield
+
+
+def is_recording() -> bool:
+    """Whether this thread is in a ``recording()`` block or in that of a request."""
+    return _open.effects is not None
+
+
+@contextmanager
+def outermost() -> Iterator[None]:
+    """The transaction that the other blocks are parts of."""
     _open.pending = []
     try:
         with transaction.atomic():
@@ -69,6 +91,76 @@ def recording() -> Iterator[None]:
             _flush(_open.pending)
     finally:
         _open.pending = None
+
+
+@contextmanager
+def _part() -> Iterator[None]:
+    """A savepoint. If it is rolled back, its events and effects are forgotten."""
+    pending, effects = _open.pending, _open.effects
+    assert pending is not None
+    assert effects is not None
+    marks = len(pending), len(effects)
+    try:
+        with transaction.atomic():
+            yield
+            if _open.begin is not None:
+                _check_constraints()
+    except BaseException:
+        del pending[marks[0] :]
+        del effects[marks[1] :]
+        raise
+
+
+def _check_constraints() -> None:
+    """Deferred foreign keys fail in the service that knows what that means, and not when the request commits.
+
+    SQLite has one writer, so nothing changes between a service's own check and the commit.
+    """
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute("SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED")
+
+
+@contextmanager
+def beginning_by(begin: Callable[[], None]) -> Iterator[None]:
+    """``recording()`` calls this first, which begins the transaction of a whole request."""
+    _open.begin = begin
+    try:
+        yield
+    finally:
+        _open.begin = None
+
+
+@contextmanager
+def collecting_effects() -> Iterator[None]:
+    """What ``afterwards`` is given within the block is done after it, unless the block raises."""
+    effects: list[Callable[[], object]] = []
+    _open.effects = effects
+    try:
+        yield
+    finally:
+        _open.effects = None
+    for effect in effects:
+        _do(effect)
+
+
+def afterwards(effect: Callable[[], object]) -> None:
+    """Do this when the surrounding transaction has committed, or now if there is none.
+
+    For what cannot be rolled back. An error in it is logged: what was committed stays true.
+    """
+    if _open.effects is None:
+        _do(effect)
+    else:
+        _open.effects.append(effect)
+
+
+def _do(effect: Callable[[], object]) -> None:
+    try:
+        effect()
+    except Exception as error:
+        name = getattr(getattr(effect, "func", effect), "__qualname__", "")
+        log.error("not done after a commit", effect=name, error=type(error).__name__, exc_info=True)
 
 
 def emit(
@@ -97,6 +189,8 @@ def emit(
         payload=payload,
         private=private,
     )
+    if _open.begin is not None:
+        _open.begin()
     if _open.pending is None:
         with transaction.atomic():
             _flush([event])

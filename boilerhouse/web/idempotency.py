@@ -14,8 +14,10 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import structlog
 from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.http import HttpResponse
@@ -23,10 +25,13 @@ from django.utils import timezone
 
 from boilerhouse.core.encryption import Ciphertext, cipher
 from boilerhouse.core.errors import Conflict, FieldError, Invalid
+from boilerhouse.core.events import afterwards
 from boilerhouse.core.models import IdempotencyRecord
 from boilerhouse.process import ownership, processes
 from boilerhouse.process.outage import DATABASE_LOST
 from boilerhouse.web.response_bytes import RECORD_BYTES, RETENTION, Share, ledger
+
+log = structlog.get_logger(__name__)
 
 LASTING = frozenset({400, 415, 422})
 REPLAYED = "Idempotency-Replayed"
@@ -126,31 +131,56 @@ def _not_left_owned(record: str) -> Iterator[None]:
 
 
 def end(record: Record, response: HttpResponse) -> None:
-    """Store the response if a retry should get it; otherwise delete the record."""
+    """Store the response if a retry should get it, in the caller's transaction; otherwise delete the record."""
     if response.status_code >= 300 and response.status_code not in LASTING:
         abandon(record)
         return
-    is_kept = len(response.content) <= settings.BOILERHOUSE_KEPT_ANSWER_MAX_BYTES
-    headers = {name: value for name, value in response.items() if name in ("Content-Type", "ETag")}
-    content = response.content.decode() if is_kept else None
-    sealed = _sealed({"status": response.status_code, "headers": headers, "content": content})
+    sealed = _sealed(response)
     rows = IdempotencyRecord.objects.filter(pk=record.id)
     with _not_left_owned(record.id):
         is_there = rows.update(answer=sealed, owner=None, size=RECORD_BYTES + len(sealed))
     if is_there:
-        ledger.add(record.shares, len(sealed))
+        afterwards(partial(ledger.add, record.shares, len(sealed)))
+
+
+def amend(record: Record, response: HttpResponse) -> None:
+    """Replace the stored response by one that says more about the same."""
+    sealed = _sealed(response)
+    rows = IdempotencyRecord.objects.filter(pk=record.id, owner=None)
+    with _not_left_owned(record.id):
+        rows.update(answer=sealed, size=RECORD_BYTES + len(sealed))
 
 
 def abandon(record: Record) -> None:
-    """Delete the record of a failed request, so that a retry runs."""
+    """Delete the record of a failed request, so that a retry runs.
+
+    A record with a response stays: its request was committed, although this process did not learn of it.
+    """
     with _not_left_owned(record.id):
-        was_there = IdempotencyRecord.objects.filter(pk=record.id).delete()[0]
+        was_there = IdempotencyRecord.objects.filter(pk=record.id).exclude(owner=None).delete()[0]
     if was_there:
         ledger.add(record.shares, -RECORD_BYTES)
 
 
-def _sealed(answer: dict[str, Any]) -> Ciphertext:
+def settle(record: Record, response: HttpResponse) -> None:
+    """``end`` for a request whose work is over. Without the database, the response stays true and is not stored."""
+    try:
+        end(record, response)
+    except DATABASE_LOST as error:
+        log.error("response not stored", status=response.status_code, error=type(error).__name__)
+
+
+def let_go(record: Record) -> None:
+    """The database is lost or busy: free the key for a retry as soon as it answers, without waiting for it again."""
+    ownership.give_up((IdempotencyRecord, record.id))
+
+
+def _sealed(response: HttpResponse) -> Ciphertext:
     """As it is stored in the database, so that its length there is known whatever its characters are."""
+    is_kept = len(response.content) <= settings.BOILERHOUSE_KEPT_ANSWER_MAX_BYTES
+    headers = {name: value for name, value in response.items() if name in ("Content-Type", "ETag")}
+    content = response.content.decode() if is_kept else None
+    answer = {"status": response.status_code, "headers": headers, "content": content}
     return Ciphertext(cipher().encrypt(json.dumps(answer).encode()))
 
 

@@ -53,6 +53,7 @@ class SyncSpecListView(ApiView):
         if pool is None:
             raise Invalid(FieldError("/poolId", "No such pool.", "not_found"))
         spec = services.create_spec(id=data.get("id"), name=data.get("name"), pool=pool, **body.parts())
+        self.show_later(lambda: self.shown(render_spec(find_spec(spec.pk)), 201))  # with the result of the probe
         return self.shown(render_spec(find_spec(spec.pk)), 201)
 
 
@@ -92,6 +93,7 @@ class SyncSpecView(ApiView):
             check=lambda locked: self.check_match(render_spec(locked)),
             **body.parts(),
         )
+        self.show_later(lambda: self.shown(render_spec(find_spec(spec_id))))  # with the result of the probe
         return self.shown(render_spec(find_spec(spec_id)))
 
     @operation(

@@ -45,6 +45,7 @@ from tenants.states import LIVE
 DEFAULT_TAIL, MAX_TAIL = 100, 10_000
 DEFAULT_REMOVE_MS = 60_000
 LOOK_AT_KEY_EVERY_S = 0.5
+RUNS = "The command has run. Its result is a document that is built before it is answered."
 
 
 def _containers() -> QuerySet[Container]:
@@ -107,6 +108,7 @@ class ContainerView(WaitingView):
 
     @operation(
         operation_id="removeContainer",
+        acts="A worker saves and destroys the container. A repeated request joins it.",
         problems={409: "starting", 502: "save_failed"},
         summary="Remove a container",
         description="The pool starts a replacement. A claimed container is released with a save."
@@ -210,6 +212,7 @@ class ExecView(ApiView):
             504: "exec_timed_out",
         },
         summary="Run a command in a container",
+        acts=RUNS,
         **_EXEC,
     )
     def post(self, request: Any, container_id: str) -> HttpResponse:
@@ -230,6 +233,7 @@ class TenantExecView(ApiView):
             504: "exec_timed_out",
         },
         summary="Run a command in the tenant's container",
+        acts=RUNS,
         **_EXEC,
     )
     def post(self, request: Any, tenant_id: str) -> HttpResponse:

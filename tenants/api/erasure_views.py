@@ -27,6 +27,7 @@ class ForgottenOutput(ApiSerializer):
 class StateView(WaitingView):
     @operation(
         operation_id="eraseTenantState",
+        acts="Deletes files of this node; workers erase the rest. A repeated request joins it.",
         problems={409: "held restoring_backup out_of_reach", 502: "erase_failed"},
         summary="Erase the tenant's state",
         description="Erases the state at every sink, including backups, and discarded state on this"

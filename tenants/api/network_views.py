@@ -34,6 +34,7 @@ class NetworkView(WaitingView):
 
     @operation(
         operation_id="setTenantNetwork",
+        acts="A worker changes the packet filter. A repeated request with the same policy changes nothing.",
         problems={409: "not_assigned"},
         summary="Change where the tenant's running container may send packets",
         description="The policy must be within the pool's policy and lasts until the tenant is"

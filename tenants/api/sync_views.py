@@ -83,6 +83,7 @@ class SpecProbeView(ApiView):
 
     @operation(
         operation_id="probeSyncSpec",
+        acts="Writes to the sink, and reads and deletes it again. Its result is stored and can be read.",
         summary="Probe the spec's sink now",
         description="Saves and restores a few small files for a tenant id that cannot exist, and"
         " deletes them: healthy means that a save would work. If the sink is healthy"

@@ -14,6 +14,7 @@ from boilerhouse.api.base import ApiView
 from boilerhouse.api.event_views import reads_logs
 from boilerhouse.api.pagination import paginate
 from boilerhouse.api.schema import CURSOR, LIMIT, operation, page_of, query
+from boilerhouse.core.events import afterwards
 from boilerhouse.core.models import Role
 from boilerhouse.process import budgets
 from boilerhouse.web import throttling
@@ -54,6 +55,7 @@ class ClaimView(WaitingView):
 
     @operation(
         operation_id="claimContainer",
+        acts="A worker takes and fills the container. A repeated claim joins it, or gets the same container.",
         problems={
             404: "pool_not_found",
             409: "other_pool releasing release_failed draining claim_aborted restoring_backup erasing",
@@ -106,6 +108,7 @@ class ClaimView(WaitingView):
 class ReleaseView(WaitingView):
     @operation(
         operation_id="releaseContainer",
+        acts="A worker saves and destroys the container. A repeated release joins it.",
         is_body_optional=True,
         problems={404: "nothing_held", 502: "save_failed"},
         summary="Release the tenant's container",
@@ -153,7 +156,7 @@ class SyncView(ApiView):
     def post(self, request: Any, tenant_id: str) -> Response:
         body = self.read(SyncInput)
         runs = syncs.begin(tenant_id, body.validated_data["direction"])
-        throttling.charge(request.auth, throttling.SYNC)
+        afterwards(partial(throttling.charge, request.auth, throttling.SYNC))
         return Response({"runs": [render_run(run) for run in runs]}, status=202)
 
 
