@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 
 from django.contrib import messages
@@ -17,11 +17,13 @@ from django.views.decorators.http import require_POST, require_safe
 from django.views.decorators.vary import vary_on_headers
 
 from boilerhouse.core import context
+from boilerhouse.core.all_or_nothing import all_or_nothing
 from boilerhouse.core.errors import BoilerhouseError, Conflict, Invalid, NotFound, TooMany
 from boilerhouse.core.models import Role
 from boilerhouse.core.roles import reaches, role_of
 from boilerhouse.process import budgets
 from boilerhouse.web import connections, transport
+from boilerhouse.web.problems import status_of
 
 View = Callable[..., HttpResponse]
 Action = Callable[..., str | HttpResponse]
@@ -50,10 +52,7 @@ def slow(view: View) -> View:
             with budgets.slow.enter(budgets.user(request.user.get_username())):
                 return view(request, *args, **kwargs)
         except TooMany as error:
-            values = {"title": "Too many requests", "detail": error.detail}
-            answer = render(request, "refused.html", values, status=429)
-            answer["Retry-After"] = str(error.retry_after)
-            return answer
+            return _refusal(request, error)
 
     waits.lane = "slow"  # type: ignore[attr-defined]
     return waits
@@ -70,11 +69,25 @@ def _guarded(view: View, least: Role) -> View:
             return render(request, "403.html", {"least": least.value}, status=403)
         with context.acting(f"user {request.user.get_username()}", getattr(request, "request_id", "")):
             try:
+                if any("\0" in str(value) for value in kwargs.values()):
+                    raise NotFound("There is no such page.")  # no id contains NUL, and PostgreSQL rejects it
                 return view(request, *args, **kwargs)
-            except NotFound as error:
+            except (NotFound, Invalid) as error:  # invalid is only what the URL says: forms show their own errors
                 return render(request, "404.html", {"detail": error.detail}, status=404)
+            except BoilerhouseError as error:
+                return _refusal(request, error)
 
     return guarded
+
+
+def _refusal(request: HttpRequest, error: BoilerhouseError) -> HttpResponse:
+    """The page of an error that a page does not show itself, such as an engine that does not answer."""
+    title = "Too many requests" if isinstance(error, TooMany) else "This page cannot be shown now"
+    values = {"title": title, "detail": error.detail}
+    answer = render(request, "refused.html", values, status=status_of(error))
+    if error.retry_after is not None:
+        answer["Retry-After"] = str(error.retry_after)
+    return answer
 
 
 def page(least: Role = Role.VIEWER) -> Callable[[View], View]:
@@ -84,19 +97,26 @@ def page(least: Role = Role.VIEWER) -> Callable[[View], View]:
     """
 
     def decorate(view: View) -> View:
-        return require_safe(vary_on_headers("HX-Request", "HX-Target")(_guarded(view, least)))
+        shown = require_safe(vary_on_headers("HX-Request", "HX-Target")(_guarded(view, least)))
+        shown.is_page = True  # type: ignore[attr-defined]
+        return shown
 
     return decorate
 
 
-def action(least: Role = Role.OPERATOR) -> Callable[[Action], View]:
-    """The action of a form: the view returns a message, which the page shows; an error is shown there too."""
+def action(least: Role = Role.OPERATOR, *, acts: str = "") -> Callable[[Action], View]:
+    """The action of a form: the view returns a message, which the page shows; an error is shown there too.
+
+    The view, with the page that it renders, is one transaction: if it raises or answers with an error, nothing has
+    changed. Unless ``acts`` says why it cannot be (ADR 67).
+    """
 
     def decorate(view: Action) -> View:
         @wraps(view)
         def act(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+            run = partial(view, request, *args, **kwargs)
             try:
-                outcome = view(request, *args, **kwargs)
+                outcome = run() if acts else changing(request, run)
             except NotFound:
                 raise
             except BoilerhouseError as error:
@@ -107,9 +127,51 @@ def action(least: Role = Role.OPERATOR) -> Callable[[Action], View]:
             messages.success(request, outcome)
             return back(request)
 
+        act.acts = acts  # type: ignore[attr-defined]
         return require_POST(_guarded(act, least))
 
     return decorate
+
+
+def form_page(show: View, submit: View, **fixed: Any) -> View:
+    """A page with a form that is submitted to the page's URL; ``fixed`` are arguments that the URL lacks."""
+
+    def either(request: HttpRequest, **kwargs: Any) -> HttpResponse:
+        view = submit if request.method == "POST" else show
+        return view(request, **kwargs, **fixed)
+
+    either.acts = submit.acts  # type: ignore[attr-defined]
+    return either
+
+
+class _IsError(Exception):
+    """Rolls back an action that answered with an error."""
+
+    def __init__(self, response: Any) -> None:
+        self.response = response
+
+
+def changing(request: HttpRequest, run: Callable[[], Any]) -> Any:
+    """What the view returns, rendered. If it is an error, or the view raises, there is no change and no message."""
+    try:
+        with all_or_nothing():
+            outcome = run()
+            if not getattr(outcome, "is_rendered", True):
+                outcome.render()
+            if getattr(outcome, "status_code", 200) >= 400:
+                raise _IsError(outcome)
+    except _IsError as error:
+        _forget_messages(request)
+        return error.response
+    except BaseException:
+        _forget_messages(request)
+        raise
+    return outcome
+
+
+def _forget_messages(request: HttpRequest) -> None:
+    """Those of this request, which say what was rolled back; earlier ones are still to be shown."""
+    messages.get_messages(request)._queued_messages.clear()  # type: ignore[union-attr]
 
 
 def require_typed(request: HttpRequest, name: str, done: str) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 from django.conf import settings
 from django.contrib import admin
 from django.contrib.auth import get_user_model, login
@@ -15,7 +18,7 @@ from django.utils.http import urlsafe_base64_decode
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 
-from boilerhouse.dashboard.access import page
+from boilerhouse.dashboard.access import changing, page
 from boilerhouse.dashboard.context import THEMES, TIMES
 from boilerhouse.dashboard.overview import overview as read_overview
 from boilerhouse.operations.login_tokens import login_tokens
@@ -87,6 +90,9 @@ class SignIn(auth.LoginView):
 
 class ChangePassword(auth.PasswordChangeView):
     lane = "sign-in"
+
+    def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        return changing(request, partial(super().post, request, *args, **kwargs))
 
 
 def admin_login(request: HttpRequest) -> HttpResponse:

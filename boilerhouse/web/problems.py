@@ -85,9 +85,14 @@ def problem(
     )
 
 
+def status_of(error: BoilerhouseError) -> int:
+    """The HTTP status of a service's error."""
+    return next((STATUS[family] for family in type(error).__mro__ if family in STATUS), 500)
+
+
 def from_error(error: BoilerhouseError, **more: Any) -> HttpResponse:
     """The response for a service's error; ``more`` are additional members of its document."""
-    code = next((STATUS[family] for family in type(error).__mro__ if family in STATUS), 500)
+    code = status_of(error)
     errors = (
         [{"pointer": e.pointer, "detail": e.detail, "code": e.code} for e in error.errors]
         if isinstance(error, Invalid)

@@ -19,7 +19,7 @@ from boilerhouse.core.errors import BoilerhouseError, Conflict, FieldError, Inva
 from boilerhouse.core.events import PROGRESS
 from boilerhouse.core.models import Event, Role
 from boilerhouse.dashboard import charts
-from boilerhouse.dashboard.access import action, back, may, page, require_typed
+from boilerhouse.dashboard.access import action, back, form_page, may, page, require_typed
 from boilerhouse.dashboard.forms import ApiForm
 from boilerhouse.dashboard.listing import Choice, Listing
 from boilerhouse.dashboard.overview import PoolRow, pool_needs, pool_rows
@@ -194,10 +194,6 @@ def _without_default(data: dict[str, Any], network: dict[str, Any] | None) -> No
         del data["network"]["egress"]
 
 
-def new_pool(request: HttpRequest) -> HttpResponse:
-    return _create_pool(request) if request.method == "POST" else _new_pool(request)
-
-
 @page(Role.OPERATOR)
 def _new_pool(request: HttpRequest) -> HttpResponse:
     start = {"minSize": 2, "maxSize": 10, "idleTimeoutMs": 0, "workloadId": request.GET.get("workload", "")}
@@ -222,6 +218,9 @@ def _create_pool(request: HttpRequest) -> str | HttpResponse:
         return render(request, "pages/pool_new.html", {"form": form, "workloads": True}, status=422)
     messages.success(request, f"Pool {made.pk} created.")
     return HttpResponseRedirect(reverse("pool", args=[made.pk]), status=303)
+
+
+new_pool = form_page(_new_pool, _create_pool)
 
 
 @action()
@@ -284,7 +283,7 @@ def _uuid(text: str) -> UUID | None:
         return None
 
 
-@action()
+@action(acts="Each release is a transaction of its own, and the page says which were refused.")
 def release_many(request: HttpRequest, pool_id: str) -> str | HttpResponse:
     """Release, with a save, the tenants of the selected containers; each error is reported."""
     picked = request.POST.getlist("id")[:200]

@@ -11,7 +11,7 @@ from django.urls import reverse
 
 from boilerhouse.core.errors import Conflict
 from boilerhouse.core.models import Role
-from boilerhouse.dashboard.access import action, page
+from boilerhouse.dashboard.access import action, form_page, page
 from boilerhouse.dashboard.forms import ApiForm
 from pools import registry_credentials
 from pools.api.registry_credentials import (
@@ -41,10 +41,6 @@ def rotation_form(credential: RegistryCredential) -> ApiForm:
     names = ["name", "username", *SECRETS]
     values = {"name": credential.name, "username": credential.secret.get("username")}
     return ApiForm(RegistryCredentialInput, names, LABELS, values, secrets=SECRETS)
-
-
-def registry_list(request: HttpRequest) -> HttpResponse:
-    return _create(request) if request.method == "POST" else _list(request)
 
 
 def _list_page(request: HttpRequest, form: ApiForm, status: int = 200) -> HttpResponse:
@@ -80,9 +76,7 @@ def _create(request: HttpRequest) -> HttpResponse:
     return _list_page(request, form, 422)
 
 
-def rotate_registry(request: HttpRequest, registry_credential_id: str) -> HttpResponse:
-    show = _rotate if request.method == "POST" else _rotation
-    return show(request, registry_credential_id)
+registry_list = form_page(_list, _create)
 
 
 def _rotation_page(request: HttpRequest, form: ApiForm, shown: dict[str, Any], status: int = 200) -> HttpResponse:
@@ -91,21 +85,26 @@ def _rotation_page(request: HttpRequest, form: ApiForm, shown: dict[str, Any], s
 
 
 @page(Role.ADMIN)
-def _rotation(request: HttpRequest, credential_id: str) -> HttpResponse:
-    shown = shown_credential(credential_id)
-    return _rotation_page(request, rotation_form(registry_credentials.find(credential_id)), shown)
+def _rotation(request: HttpRequest, registry_credential_id: str) -> HttpResponse:
+    shown = shown_credential(registry_credential_id)
+    return _rotation_page(request, rotation_form(registry_credentials.find(registry_credential_id)), shown)
 
 
 @action(Role.ADMIN)
-def _rotate(request: HttpRequest, credential_id: str) -> HttpResponse:
-    credential = registry_credentials.find(credential_id)
+def _rotate(request: HttpRequest, registry_credential_id: str) -> HttpResponse:
+    credential = registry_credentials.find(registry_credential_id)
     form = rotation_form(credential)
     data = form.read(request.POST, registry=credential.registry)
     if data is None:
-        return _rotation_page(request, form, shown_credential(credential_id), 422)
+        return _rotation_page(request, form, shown_credential(registry_credential_id), 422)
     registry_credentials.replace(credential, name=data.get("name") or credential.name, secret=secret_of(data))
-    messages.success(request, f"Credential {credential_id} replaced. The next pull from {credential.registry} uses it.")
+    messages.success(
+        request, f"Credential {registry_credential_id} replaced. The next pull from {credential.registry} uses it."
+    )
     return HttpResponseRedirect(reverse("registries"), status=303)
+
+
+rotate_registry = form_page(_rotation, _rotate)
 
 
 @action(Role.ADMIN)

@@ -20,7 +20,7 @@ from boilerhouse.core import api_keys, deployment_settings
 from boilerhouse.core.errors import Conflict, Invalid, PreconditionFailed
 from boilerhouse.core.models import ApiKey, AuditEntry, Deployment, FailingStep, Process, Role
 from boilerhouse.dashboard import exports
-from boilerhouse.dashboard.access import action, page
+from boilerhouse.dashboard.access import action, form_page, page
 from boilerhouse.dashboard.documents import Document
 from boilerhouse.dashboard.forms import ApiForm, check_version, version_of
 from boilerhouse.dashboard.listing import Choice, Listing
@@ -75,10 +75,6 @@ def about(request: HttpRequest) -> HttpResponse:
     return render(request, "pages/about.html", context)
 
 
-def keys(request: HttpRequest) -> HttpResponse:
-    return _create_key(request) if request.method == "POST" else _keys(request)
-
-
 def _key_page(request: HttpRequest, form: ApiForm, status: int = 200, **more: Any) -> HttpResponse:
     rows = Listing(
         request,
@@ -111,14 +107,13 @@ def _create_key(request: HttpRequest) -> HttpResponse:
     return answer
 
 
+keys = form_page(_keys, _create_key)
+
+
 @action(Role.ADMIN)
 def revoke_key(request: HttpRequest, key_id: str) -> str:
     api_keys.revoke_key(key_id)
     return "Key revoked. Its open connections are closed."
-
-
-def credential_list(request: HttpRequest) -> HttpResponse:
-    return _create_credential(request) if request.method == "POST" else _credentials(request)
 
 
 def _credential_page(request: HttpRequest, form: ApiForm, status: int = 200) -> HttpResponse:
@@ -154,8 +149,7 @@ def _create_credential(request: HttpRequest) -> HttpResponse:
     return _credential_page(request, form, 422)
 
 
-def rotate_credential(request: HttpRequest, credential_id: str) -> HttpResponse:
-    return _rotate(request, credential_id) if request.method == "POST" else _rotation(request, credential_id)
+credential_list = form_page(_credentials, _create_credential)
 
 
 def rotation_form(credential: Credential) -> ApiForm:
@@ -188,14 +182,13 @@ def _rotate(request: HttpRequest, credential_id: str) -> HttpResponse:
     return HttpResponseRedirect(reverse("credentials"), status=303)
 
 
+rotate_credential = form_page(_rotation, _rotate)
+
+
 @action(Role.ADMIN)
 def delete_credential(request: HttpRequest, credential_id: str) -> str:
     credentials.delete(credentials.find(credential_id))
     return f"Credential {credential_id} deleted."
-
-
-def deployment(request: HttpRequest) -> HttpResponse:
-    return _save_deployment(request) if request.method == "POST" else _deployment(request)
 
 
 def _deployment_page(request: HttpRequest, document: Document, mark: str) -> HttpResponse:
@@ -224,6 +217,9 @@ def _save_deployment(request: HttpRequest) -> HttpResponse:
             messages.success(request, "Settings saved. Running containers are not changed.")
             return HttpResponseRedirect(reverse("settings-deployment"), status=303)
     return _deployment_page(request, document, mark)
+
+
+deployment = form_page(_deployment, _save_deployment)
 
 
 @page(Role.ADMIN)

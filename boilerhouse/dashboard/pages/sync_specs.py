@@ -16,7 +16,7 @@ from boilerhouse.core.errors import BoilerhouseError, Conflict, FieldError, Inva
 from boilerhouse.core.ids import check_same_id
 from boilerhouse.core.models import Role
 from boilerhouse.dashboard import badges
-from boilerhouse.dashboard.access import action, back, page, require_typed, slow
+from boilerhouse.dashboard.access import action, back, form_page, page, require_typed, slow
 from boilerhouse.dashboard.documents import Document, get
 from boilerhouse.dashboard.forms import check_version, version_of
 from boilerhouse.dashboard.listing import Choice, Listing
@@ -79,16 +79,6 @@ def _editor(request: HttpRequest, document: Document, spec: SyncSpec | None, mar
     return answer
 
 
-@slow
-def new_spec(request: HttpRequest) -> HttpResponse:
-    return _save(request, None) if request.method == "POST" else _open(request, None)
-
-
-@slow
-def edit_spec(request: HttpRequest, spec_id: str) -> HttpResponse:
-    return _save(request, spec_id) if request.method == "POST" else _open(request, spec_id)
-
-
 def _shown(spec: SyncSpec) -> dict[str, Any]:
     """The editable part of a spec."""
     return {name: value for name, value in render_spec(spec).items() if name not in SyncSpecInput.read_only_ignored}
@@ -125,6 +115,10 @@ def _save(request: HttpRequest, spec_id: str | None) -> HttpResponse:
         case "preview":
             more["previews"], more["preview_error"] = _preview(request, document, spec)
     return _editor(request, document, spec, mark, **more)
+
+
+new_spec = slow(form_page(_open, _save, spec_id=None))
+edit_spec = slow(form_page(_open, _save))
 
 
 def _store(request: HttpRequest, document: Document, spec: SyncSpec | None, mark: str) -> str | None:
@@ -202,7 +196,7 @@ def delete_spec(request: HttpRequest, spec_id: str) -> HttpResponse:
 
 
 @slow
-@action()
+@action(acts="Writes to the sink; its result is stored, and shown on the spec's page.")
 def probe(request: HttpRequest, spec_id: str) -> HttpResponse:
     """Test the sink now with the steps of a save and a restore."""
     spec = find_spec(spec_id)

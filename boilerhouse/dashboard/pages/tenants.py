@@ -18,7 +18,7 @@ from boilerhouse.core.errors import BoilerhouseError, Invalid, NotFound
 from boilerhouse.core.events import PROGRESS
 from boilerhouse.core.models import Event, Role
 from boilerhouse.dashboard import badges
-from boilerhouse.dashboard.access import action, page, require_typed, slow
+from boilerhouse.dashboard.access import action, form_page, page, require_typed, slow
 from boilerhouse.dashboard.listing import Choice, Listing
 from boilerhouse.process import budgets
 from boilerhouse.web import response_bytes
@@ -165,11 +165,6 @@ def _verdict(held: Assignment | None) -> dict[str, Any] | None:
     return verdict
 
 
-@slow
-def sync(request: HttpRequest, tenant_id: str) -> HttpResponse:
-    return _sync(request, tenant_id) if request.method == "POST" else _preview(request, tenant_id)
-
-
 @page(Role.OPERATOR)
 def _preview(request: HttpRequest, tenant_id: str) -> HttpResponse:
     """Preview of a save and a restore."""
@@ -193,13 +188,16 @@ def _sync(request: HttpRequest, tenant_id: str) -> HttpResponse:
     return HttpResponseRedirect(reverse("tenant", args=[tenant_id]), status=303)
 
 
+sync = slow(form_page(_preview, _sync))
+
+
 @action()
 def put_back(request: HttpRequest, tenant_id: str, backup_id: UUID) -> str:
     backups.restore(tenant_id, backup_id)
     return f"Restoring the backup. {tenant_id} cannot claim until this has ended."
 
 
-@action()
+@action(acts="Deletes files of this node, which cannot be rolled back; repeating it continues.")
 def erase(request: HttpRequest, tenant_id: str) -> str:
     require_typed(request, tenant_id, "erased")
     erasure = state_erasure.begin(tenant_id)

@@ -16,7 +16,7 @@ from boilerhouse.core import text
 from boilerhouse.core.errors import Conflict, FieldError, Invalid, PreconditionFailed
 from boilerhouse.core.ids import check_same_id
 from boilerhouse.core.models import Role
-from boilerhouse.dashboard.access import action, page, require_typed, slow
+from boilerhouse.dashboard.access import action, form_page, page, require_typed, slow
 from boilerhouse.dashboard.documents import Document
 from boilerhouse.dashboard.forms import as_json, check_version, version_of
 from boilerhouse.dashboard.listing import Listing
@@ -97,16 +97,6 @@ def _editor(
     return answer
 
 
-@slow
-def new_workload(request: HttpRequest) -> HttpResponse:
-    return _save(request, None) if request.method == "POST" else _open(request, None)
-
-
-@slow
-def edit_workload(request: HttpRequest, workload_id: str) -> HttpResponse:
-    return _save(request, workload_id) if request.method == "POST" else _open(request, workload_id)
-
-
 @page(Role.OPERATOR)
 def _open(request: HttpRequest, workload_id: str | None) -> HttpResponse:
     copied = request.GET.get("copy")
@@ -146,6 +136,10 @@ def _save(request: HttpRequest, workload_id: str | None) -> HttpResponse:
                 except Conflict as error:
                     document.add(error)
     return _editor(request, document, workload, mark, **more)
+
+
+new_workload = slow(form_page(_open, _save, workload_id=None))
+edit_workload = slow(form_page(_open, _save))
 
 
 def _store(request: HttpRequest, document: Document, workload: Workload | None, mark: str) -> str | None:
