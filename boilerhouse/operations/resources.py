@@ -1,4 +1,7 @@
-"""Applies documents of workloads, pools, credentials and sync specs: changes what differs, deletes nothing."""
+"""Applies documents of workloads, pools, credentials and sync specs: changes what differs, deletes nothing.
+
+All documents are one transaction (ADR 67). Each is planned first: what asks a sink is done then, without a lock.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ import yaml
 
 from boilerhouse.api.parsers import check_value
 from boilerhouse.api.serializers import ApiSerializer, camel
+from boilerhouse.core.all_or_nothing import all_or_nothing
 from boilerhouse.core.errors import BoilerhouseError, FieldError, Invalid
 from boilerhouse.core.text import lines
 from boilerhouse.web.problems import field_errors
@@ -28,7 +32,7 @@ from pools.api.serializers import PoolInput, WorkloadInput, render_pool, render_
 from pools.api.serializers import render_spec as render_workload_spec
 from pools.feasibility import check_feasible
 from pools.models import Pool, RegistryCredential, Workload
-from syncing import credentials
+from syncing import credentials, places
 from syncing import services as sync_services
 from syncing.api.credentials import CredentialInput, render_credential
 from syncing.api.serializers import SyncSpecInput, render_spec
@@ -85,29 +89,58 @@ def read(paths: Sequence[Path]) -> Iterator[Resource | ApplyResult]:
                 yield Resource(place, kind, body)
 
 
+@dataclass(slots=True)
+class _Plan:
+    """What earlier documents are about to create or change."""
+
+    is_to_apply: bool
+    """Whether sinks are asked, which writes the object that identifies a place."""
+    created: set[tuple[str, str]] = field(default_factory=set)
+    credentials: dict[str, Credential] = field(default_factory=dict)
+    """With their new secrets; not stored yet."""
+    place_checks: dict[str, places.PlaceCheck] = field(default_factory=dict)
+    """By the document's place: the answer of the sink of a sync spec."""
+
+
+class _IsFailed(Exception):
+    """Rolls back what the documents before this one have changed."""
+
+
 def apply(documents: Sequence[Resource | ApplyResult], *, dry_run: bool) -> list[ApplyResult]:
-    """Apply each document, referenced objects first. A failing document does not stop the others."""
-    results = [entry for entry in documents if isinstance(entry, ApplyResult)]
+    """Apply all documents, referenced objects first; if one fails, none. The results say what each is or would be."""
+    unreadable = [entry for entry in documents if isinstance(entry, ApplyResult)]
     resources = [entry for entry in documents if isinstance(entry, Resource)]
-    planned: set[tuple[str, str]] = set()
-    for document in sorted(resources, key=lambda entry: ORDER.index(entry.kind)):
-        known_id = str(document.body.get("id", ""))
-        try:
-            check_value(document.body)
-            result = _KINDS[document.kind](document, dry_run, planned)
-        except BoilerhouseError as error:
-            wrong = (
-                error.errors
-                if isinstance(error, Invalid) and error.errors
-                else [FieldError("", error.detail, error.code)]
-            )
-            result = _failed(document.place, document.kind, known_id, wrong)
-        except ValueError as error:
-            result = _failed(document.place, document.kind, known_id, [FieldError("", str(error), "malformed")])
-        if result.outcome == "created":
-            planned.add((document.kind, result.id))
-        results.append(result)
+    resources.sort(key=lambda entry: ORDER.index(entry.kind))
+    plan = _Plan(is_to_apply=not dry_run)
+    results = unreadable + [_attempt(document, plan, dry_run=True) for document in resources]
+    if dry_run or any(result.outcome == "failed" for result in results):
+        return results
+    try:
+        with all_or_nothing():
+            for number, document in enumerate(resources):
+                results[number] = _attempt(document, plan, dry_run=False)
+                if results[number].outcome == "failed":
+                    raise _IsFailed
+    except _IsFailed:
+        pass
     return results
+
+
+def _attempt(document: Resource, plan: _Plan, *, dry_run: bool) -> ApplyResult:
+    known_id = str(document.body.get("id", ""))
+    try:
+        check_value(document.body)
+        result = _KINDS[document.kind](document, dry_run, plan)
+    except BoilerhouseError as error:
+        wrong = (
+            error.errors if isinstance(error, Invalid) and error.errors else [FieldError("", error.detail, error.code)]
+        )
+        result = _failed(document.place, document.kind, known_id, wrong)
+    except ValueError as error:
+        result = _failed(document.place, document.kind, known_id, [FieldError("", str(error), "malformed")])
+    if result.outcome == "created":
+        plan.created.add((document.kind, result.id))
+    return result
 
 
 def _failed(place: str, kind: str, id: str, errors: list[FieldError]) -> ApplyResult:
@@ -141,7 +174,7 @@ def _result(document: Resource, before: dict[str, Any] | None, after: dict[str, 
     return ApplyResult(document.place, document.kind, str(after["id"]), outcome, difference=difference)
 
 
-def _workload(document: Resource, dry_run: bool, planned: set[tuple[str, str]]) -> ApplyResult:
+def _workload(document: Resource, dry_run: bool, plan: _Plan) -> ApplyResult:
     body = _valid(document)
     data, spec = body.validated_data, body.to_spec()
     image = check_feasible(spec)
@@ -158,14 +191,14 @@ def _workload(document: Resource, dry_run: bool, planned: set[tuple[str, str]]) 
     return result
 
 
-def _pool(document: Resource, dry_run: bool, planned: set[tuple[str, str]]) -> ApplyResult:
+def _pool(document: Resource, dry_run: bool, plan: _Plan) -> ApplyResult:
     body = _valid(document)
     data = dict(body.validated_data)
     row = Pool.objects.with_counts().filter(pk=data["id"]).first()
     before = render_pool(row) if row else None
     workload_id = data.pop("workload_id")
     workload = Workload.objects.filter(pk=workload_id).first()
-    if workload is None and ("Workload", workload_id) not in planned:
+    if workload is None and ("Workload", workload_id) not in plan.created:
         raise Invalid(FieldError("/workloadId", "No such workload.", "not_found"))
     if row is not None and row.workload_id != workload_id:
         raise Invalid(
@@ -190,7 +223,7 @@ def _pool(document: Resource, dry_run: bool, planned: set[tuple[str, str]]) -> A
     return result
 
 
-def _credential(document: Resource, dry_run: bool, planned: set[tuple[str, str]]) -> ApplyResult:
+def _credential(document: Resource, dry_run: bool, plan: _Plan) -> ApplyResult:
     data = _valid(document).validated_data
     row = Credential.objects.prefetch_related("syncspec_set").filter(pk=data["id"]).first()
     secret = data["secret_access_key"]
@@ -200,6 +233,8 @@ def _credential(document: Resource, dry_run: bool, planned: set[tuple[str, str]]
              "secretAccessKey": "another" if is_rotated or row is None else "as stored"}  # fmt: skip
     fields = {"name": data["name"], "access_key_id": data["access_key_id"], "secret_access_key": secret}
     result = _result(document, before, after)
+    stored = {"accessKeyId": data["access_key_id"], "secretAccessKey": secret}
+    plan.credentials[data["id"]] = Credential(id=data["id"], name=data["name"], secret=stored)
     if not dry_run and result.outcome != "unchanged":
         if row is None:
             credentials.create(id=data["id"], **fields)
@@ -208,7 +243,7 @@ def _credential(document: Resource, dry_run: bool, planned: set[tuple[str, str]]
     return result
 
 
-def _registry_credential(document: Resource, dry_run: bool, planned: set[tuple[str, str]]) -> ApplyResult:
+def _registry_credential(document: Resource, dry_run: bool, plan: _Plan) -> ApplyResult:
     data = _valid(document).validated_data
     row = RegistryCredential.objects.filter(pk=data["id"]).first()
     if row is not None:
@@ -227,13 +262,13 @@ def _registry_credential(document: Resource, dry_run: bool, planned: set[tuple[s
     return result
 
 
-def _sync_spec(document: Resource, dry_run: bool, planned: set[tuple[str, str]]) -> ApplyResult:
+def _sync_spec(document: Resource, dry_run: bool, plan: _Plan) -> ApplyResult:
     row = SyncSpec.objects.filter(pk=str(document.body.get("id", ""))).first()
     body = _valid(document, context={"stored": row} if row else {})
     data, parts = body.validated_data, body.parts()
     before = render_spec(row) if row else None
     pool = Pool.objects.select_related("workload").filter(pk=data["pool_id"]).first()
-    if pool is None and ("Pool", data["pool_id"]) not in planned:
+    if pool is None and ("Pool", data["pool_id"]) not in plan.created:
         raise Invalid(FieldError("/poolId", "No such pool.", "not_found"))
     if row is not None and row.pool_id != data["pool_id"]:
         raise Invalid(FieldError("/poolId", f"The pool of a sync spec cannot change (it is {row.pool_id}).", "fixed"))
@@ -251,16 +286,24 @@ def _sync_spec(document: Resource, dry_run: bool, planned: set[tuple[str, str]])
     result = _result(document, before, after)
     if has_other_secret and result.outcome == "unchanged":
         result.outcome, result.difference = "changed", ["+ a different secret"]
-    if not dry_run and result.outcome != "unchanged":
-        if row is None:
-            assert pool is not None
-            sync_services.create_spec(id=data["id"], name=data.get("name"), pool=pool, **parts)
-        else:
-            sync_services.update_spec(row, name=data.get("name"), force=False, **parts)
+    if result.outcome == "unchanged":
+        return result
+    if dry_run and not plan.is_to_apply:
+        return result
+    if dry_run:
+        credential = plan.credentials.get(parts["credential_id"])
+        plan.place_checks[document.place] = sync_services.check_place(row, credential, parts)
+        return result
+    place_check = plan.place_checks.get(document.place)
+    if row is None:
+        assert pool is not None
+        sync_services.create_spec(id=data["id"], name=data.get("name"), pool=pool, place_check=place_check, **parts)
+    else:
+        sync_services.update_spec(row, name=data.get("name"), force=False, place_check=place_check, **parts)
     return result
 
 
-_KINDS: dict[str, Callable[[Resource, bool, set[tuple[str, str]]], ApplyResult]] = {
+_KINDS: dict[str, Callable[[Resource, bool, _Plan], ApplyResult]] = {
     "Workload": _workload, "Pool": _pool, "Credential": _credential, "SyncSpec": _sync_spec,
     "RegistryCredential": _registry_credential,
 }  # fmt: skip

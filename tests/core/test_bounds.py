@@ -220,7 +220,7 @@ def test_what_is_no_number_is_refused_as_json_and_as_yaml(call, tmp_path, consta
 
 
 @pytest.mark.parametrize("value", ["9" * 5000, "2026-99-99", "9999999999-01-01"])
-def test_a_document_whose_values_are_beyond_python_stops_none_of_the_rest(db, data_dir, tmp_path, value):
+def test_a_document_whose_values_are_beyond_python_fails_and_the_rest_is_planned(db, data_dir, tmp_path, value):
     """YAML converts text to numbers and dates."""
     (tmp_path / "a.yaml").write_text(f"kind: Workload\nid: a\nname: a\nimage: i\nstopTimeoutMs: {value}\n")
     (tmp_path / "b.yaml").write_text("kind: Workload\nid: b\nname: b\nimage: nothing:1\n")
@@ -228,6 +228,7 @@ def test_a_document_whose_values_are_beyond_python_stops_none_of_the_rest(db, da
     with pytest.raises(CommandError):
         call_command("apply", str(tmp_path), "--output", "json", stdout=out)
     assert {one["outcome"] for one in json.loads(out.getvalue())["documents"]} == {"failed", "created"}
+    assert not Workload.objects.exists()
 
 
 def test_every_argument_of_a_command_that_is_a_number_has_bounds(db, data_dir):

@@ -13,9 +13,10 @@ from django.core.management.base import CommandError
 
 from boilerhouse.core.events import emit
 from boilerhouse.core.models import AuditEntry
+from pools.errors import IdTaken
 from pools.models import Pool, Workload
-from syncing import credentials
-from syncing.models import SyncSpec
+from syncing import credentials, places
+from syncing.models import Credential, SyncSpec
 from tests.make import make_pool
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -103,14 +104,16 @@ def test_what_differs_is_shown_and_changed_and_no_secret_is_printed(folder):
     assert credentials.find("store").secret["secretAccessKey"] == "OTHER-CANARY"
 
 
-def test_one_bad_document_does_not_stop_the_rest(folder):
+def test_with_one_bad_document_nothing_is_applied(folder):
     bad = ["kind: Nonsense\nid: x", "- a list", "kind: Pool\nid: lost\nworkloadId: nowhere", "kind: Workload\nname: no id\nimage: i",
            "kind: Workload\nid: w\nname: w\nimage: i\nevil: 1", "kind: Workload\nid: nul\nname: 'a\\0'\nimage: \"a\\0b\""]  # fmt: skip
     (folder / "b.yaml").write_text("\n---\n".join(bad))
     (folder / "c.yaml").write_text("a: [")
     found = run("apply", str(folder), code=1)
     assert sum(one["outcome"] == "failed" for one in found["documents"]) == len(bad) + 1
-    assert Pool.objects.filter(pk="web").exists()
+    assert not found["applied"]
+    assert not Workload.objects.exists()
+    assert not AuditEntry.objects.exists()
     said = json.dumps([one["errors"] for one in found["documents"]])
     for words in ("kind must be one of", "No such workload", "/evil", "needs an id", "NUL"):
         assert words in said
@@ -126,6 +129,40 @@ def test_a_document_cannot_move_a_pool_to_another_workload(folder):
     found = run("apply", str(folder), code=1)
     assert outcomes(found) == {"Workload other": "created", "Pool web": "failed"}
     assert Pool.objects.get().workload_id == "web"
+    assert not Workload.objects.filter(pk="other").exists(), "the plan's other documents are not applied"
+
+
+def test_a_document_that_fails_only_when_it_is_applied_undoes_the_others(folder, monkeypatch):
+    """The plan found nothing wrong; somebody was faster."""
+
+    def taken(**_: object) -> None:
+        raise IdTaken("The id web is already in use.")
+
+    monkeypatch.setattr("syncing.services.create_spec", taken)
+    found = run("apply", str(folder), code=1)
+    assert outcomes(found)["SyncSpec web"] == "failed"
+    assert not found["applied"]
+    assert not Workload.objects.exists()
+    assert not AuditEntry.objects.exists()
+    monkeypatch.undo()
+    assert run("apply", str(folder))["applied"]
+
+
+def test_apply_asks_sinks_before_it_writes(folder, monkeypatch):
+    """A sink that does not answer must not hold the database's lock meanwhile."""
+    asked: list[bool] = []
+    original = places.check_to_save
+
+    def check(spec, mappings):
+        asked.append(Workload.objects.exists() or Credential.objects.exists())
+        assert spec.resolved_sink()
+        return original(spec, mappings)
+
+    monkeypatch.setattr(places, "check_to_save", check)
+    run("apply", str(folder), "--dry-run")
+    assert not asked, "asking a sink may write there"
+    run("apply", str(folder))
+    assert asked == [False]
 
 
 def test_events_are_printed_in_their_order_with_filters(db, data_dir):

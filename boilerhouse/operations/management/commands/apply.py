@@ -14,7 +14,10 @@ from boilerhouse.process import commands
 
 
 class Command(commands.Command):
-    help = "Apply YAML documents (kind: and the API's body). Shows the difference, then applies it. Never deletes."
+    help = (
+        "Apply YAML documents (kind: and the API's body). Shows the difference, then applies all of them or none."
+        " Never deletes."
+    )
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
@@ -36,9 +39,15 @@ class Command(commands.Command):
                 f"    warning: {change.place}: {warning.pointer}: {warning.detail}" for warning in change.warnings
             ]
             lines += [f"    {change.place}: {error.pointer or '/'}: {error.detail}" for error in change.errors]
-        body = {"dryRun": options["dry_run"], "documents": [asdict(change) for change in results]}
-        self.result(options, body, "\n".join(lines) or "No documents given.")
         failed = sum(change.outcome == "failed" for change in results)
+        is_applied = not options["dry_run"] and not failed
+        body = {
+            "dryRun": options["dry_run"],
+            "applied": is_applied,
+            "documents": [asdict(change) for change in results],
+        }
+        self.result(options, body, "\n".join(lines) or "No documents given.")
         if failed:
             sys.stdout.flush()
-            raise CommandError(f"{failed} of {len(results)} documents failed.", returncode=commands.FAILED)
+            detail = f"{failed} of {len(results)} documents failed. Nothing was changed."
+            raise CommandError(detail, returncode=commands.FAILED)
