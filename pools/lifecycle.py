@@ -141,7 +141,7 @@ def _proved(pool: Pool, container: Container) -> bool:
 
     Returns whether it is the first of its template.
     """
-    is_new = container.template == pool.wanted and pool.good != pool.wanted
+    is_new = container.template != pool.good and container.template == pool.wanted
     if is_new:
         Pool.objects.filter(pk=pool.pk).update(
             good_version=container.version_id, good_network=container.network, halted_version=None, halted_network=None,

@@ -83,6 +83,8 @@ def _resolver() -> dns.resolver.Resolver:
 
 def learn(names: Collection[str]) -> None:
     """Resolve each name that has no answer on this node yet."""
+    if not names:  # as for most policies; this is on the path of every start
+        return
     known = set(_rows().filter(name__in=names).values_list("name", flat=True))
     _ask_all(set(names) - known)
 
@@ -119,7 +121,9 @@ def open_addresses(names: Collection[str] | None = None) -> dict[str, list[str]]
 
 def current(names: Collection[str]) -> dict[str, list[str]]:
     """The addresses of the last answer that had any."""
-    result = {}
+    result: dict[str, list[str]] = {}
+    if not names:
+        return result
     for row in _rows().filter(name__in=names):
         newest = max(row.addresses.values(), default="")
         result[row.name] = sorted(address for address, at in row.addresses.items() if at == newest)

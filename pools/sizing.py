@@ -6,12 +6,14 @@ container calls it directly, others send a message. The controller sends one for
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from uuid import UUID
 
 from django.conf import settings
-from django.db.models import Count, Q
+from django.db.models import Count, OuterRef, Q, Subquery
 
 from boilerhouse.core import clock, failpoints
 from boilerhouse.core.deployment import node_id
@@ -24,6 +26,8 @@ from pools.nodes import node_of
 from pools.states import ContainerState, Trouble
 
 STARTING, IDLE, CLAIMED = ContainerState.STARTING, ContainerState.IDLE, ContainerState.CLAIMED
+DECIDED_BY = ("pool", "state", "version", "network", "pull", "owner")
+"""What ``decide`` reads of a container."""
 CLAIMS_AT_ONCE = 16
 """Uncommitted claims do not see each other; with this many spare containers it makes no difference."""
 
@@ -91,10 +95,26 @@ def _parallel(pool: Pool) -> int:
 
 def is_off(pool: Pool) -> bool:
     """Whether ``refill`` would find something to do; reads only."""
-    members = list(pool.containers.order_by("state_changed_at", "id"))
+    return _is_off(pool, pool.wanted, list(pool.containers.order_by("state_changed_at", "id")))
+
+
+def look() -> list[tuple[Pool, Callable[[], bool]]]:
+    """All pools, each with what ``is_off`` tells of it. Takes two queries, however many pools there are."""
+    newest = WorkloadVersion.objects.filter(workload=OuterRef("workload")).order_by("-number").values("pk")
+    pools = Pool.objects.annotate(newest_id=Subquery(newest[:1]))
+    members: dict[str, list[Container]] = defaultdict(list)
+    for container in Container.objects.order_by("state_changed_at", "id").only(*DECIDED_BY):
+        members[container.pool_id].append(container)
+    return [
+        (pool, partial(_is_off, pool, Template(pool.newest_id, pool.network), members[pool.pk]))  # type: ignore[attr-defined]
+        for pool in pools
+    ]
+
+
+def _is_off(pool: Pool, wanted: Template, members: Sequence[Container]) -> bool:
     if pool.is_deleting and not members:
         return True
-    step = decide(pool, pool.wanted, members, _parallel(pool))
+    step = decide(pool, wanted, members, _parallel(pool))
     is_over = (pool.trouble == Trouble.DISK_LOW and not host.disk_is_low()) or _has_settled(pool)
     return bool(step.start or step.remove or step.call_off) or is_over
 

@@ -369,8 +369,7 @@ def _stop(assignment: Assignment, name: str) -> None:
     """Stop the container and verify that it has stopped: nothing is saved while a process writes (hazards.md#b3)."""
     runtime = node_of(assignment).runtime
     grace = assignment.version.spec.stop_timeout_ms if assignment.version and assignment.was_assigned else 0
-    runtime.stop(name, grace)
-    observed = runtime.inspect(name)
+    observed = runtime.stop(name, grace)
     if observed is not None and observed.is_running:
         raise pool_errors.EngineFailure("The container is still running after it was stopped.")
     deaths.keep(assignment, observed)

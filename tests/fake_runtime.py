@@ -262,10 +262,10 @@ class FakeRuntime(ContainerRuntime):
             found.status, found.exit_code = "exited", exit_code
             self._tell("die", found, exit_code)
 
-    def stop(self, name: str, timeout_ms: int) -> Pending | None:
+    def stop(self, name: str, timeout_ms: int) -> Observed | None:
         if found := self.find(name):
             self._end(found, TERMINATED if timeout_ms else KILLED)
-        return None
+        return self.inspect(name)
 
     def remove(self, name: str) -> Pending | None:
         if found := self.find(name):

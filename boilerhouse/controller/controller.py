@@ -69,10 +69,11 @@ def release_leadership() -> None:
 def fill_pools() -> int:
     """Queue a step for every pool that differs from its desired state."""
 
-    def fill(pool: Pool) -> int:
-        return _enqueue_each("pool", "pools.tasks.refill", [pool.pk]) if sizing.is_off(pool) else 0
+    def fill(found: tuple[Pool, Callable[[], bool]]) -> int:
+        pool, is_off = found
+        return _enqueue_each("pool", "pools.tasks.refill", [pool.pk]) if is_off() else 0
 
-    return each(Pool.objects.select_related("workload"), fill)
+    return each(sizing.look(), fill)
 
 
 def _enqueue_each(queue: str, function: str, ids: Collection[str], *more: str) -> int:

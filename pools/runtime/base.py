@@ -417,8 +417,8 @@ class ContainerRuntime(ABC):
     def start(self, name: str) -> None: ...
 
     @abstractmethod
-    def stop(self, name: str, timeout_ms: int) -> Pending | None:
-        """Stop it; afterwards ``inspect`` reports that it does not run, or Pending says why not yet."""
+    def stop(self, name: str, timeout_ms: int) -> Observed | None:
+        """Stop it; return what ``inspect`` reports afterwards. It still runs if the engine could not stop it."""
 
     @abstractmethod
     def remove(self, name: str) -> Pending | None: ...

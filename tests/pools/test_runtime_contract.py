@@ -244,16 +244,16 @@ def test_a_container_runs_until_it_is_stopped(engine):
     name = engine.start()
     assert (engine.seen(name).is_running, engine.seen(name).status) == (True, "running")
     engine.runtime.start(name)
-    assert engine.runtime.stop(name, 5000) is None
+    assert engine.runtime.stop(name, 5000).status == "exited"
     assert (engine.seen(name).is_running, engine.seen(name).status) == (False, "exited")
-    assert engine.runtime.stop(name, 5000) is None, "it is stopped"
+    assert engine.runtime.stop(name, 5000).status == "exited", "it is stopped"
     engine.runtime.start(name)
     assert engine.seen(name).is_running
 
 
 def test_a_stop_without_time_kills(engine):
     name = engine.start()
-    assert engine.runtime.stop(name, 0) is None
+    assert engine.runtime.stop(name, 0)
     eventually(lambda: not engine.seen(name).is_running)
     assert engine.seen(name).exit_code == 137
 

@@ -33,7 +33,7 @@ class Containers(Engine):
         with translated():
             self._api(SLOW_S).start(name)
 
-    def stop(self, name: str, timeout_ms: int) -> Pending | None:
+    def stop(self, name: str, timeout_ms: int) -> Observed | None:
         seconds = -(-timeout_ms // 1000)
         with translated():
             try:
@@ -46,8 +46,7 @@ class Containers(Engine):
             except docker.errors.APIError as error:
                 if seconds or error.status_code != 409:
                     raise
-        observed = self.inspect(name)
-        return Pending("The engine is still running it.") if observed and observed.is_running else None
+        return self.inspect(name)
 
     def remove(self, name: str) -> Pending | None:
         with translated():
