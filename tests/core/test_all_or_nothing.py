@@ -141,7 +141,10 @@ def answer_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ApiView, "finalize_response", finalize)
 
 
-@pytest.mark.parametrize("breaks", [render_breaks, handler_breaks, commit_breaks, answer_is_an_error])
+SLOW = [pytest.param(breaks, marks=pytest.mark.slow) for breaks in (handler_breaks, commit_breaks, answer_is_an_error)]
+
+
+@pytest.mark.parametrize("breaks", [render_breaks, *SLOW])
 @pytest.mark.parametrize("case", sorted(CASES), ids=lambda case: f"{case[1]} {case[0]}")
 def test_an_error_has_changed_nothing(call, place, case, breaks):
     """O4: sync specs stood although the answer was 500."""

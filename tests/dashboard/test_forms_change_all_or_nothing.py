@@ -161,7 +161,10 @@ def answer_is_an_error(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("boilerhouse.dashboard.views.changing", changing)
 
 
-@pytest.mark.parametrize("breaks", [view_breaks, commit_breaks, answer_is_an_error])
+SLOW = [pytest.param(breaks, marks=pytest.mark.slow) for breaks in (commit_breaks, answer_is_an_error)]
+
+
+@pytest.mark.parametrize("breaks", [view_breaks, *SLOW])
 @pytest.mark.parametrize("name", sorted(CASES))
 def test_an_action_that_fails_has_changed_nothing(client, place, name, breaks):
     path, more = CASES[name]
