@@ -3,7 +3,7 @@
 ARG BASE=debian:12-slim
 FROM ${BASE} AS built
 RUN apt-get update \
- && apt-get install -y --no-install-recommends python3 python3-venv ca-certificates \
+ && apt-get install -y --no-install-recommends python3 python3-venv ca-certificates gcc musl-tools make \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /opt/boilerhouse
 # Extra options of pip, e.g. an index of your own.
@@ -22,6 +22,8 @@ COPY syncing syncing
 COPY templates templates
 COPY static static
 COPY docker docker
+COPY guest guest
+RUN make -C guest
 COPY deploy/docker-proxy deploy/docker-proxy
 RUN .venv/bin/python -m compileall -q boilerhouse pools tenants syncing .venv/lib
 

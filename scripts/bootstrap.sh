@@ -29,6 +29,9 @@ need iptables iptables
 need nftables nft
 need bubblewrap bwrap
 need util-linux setpriv
+need gcc cc
+need musl-tools musl-gcc
+need make make
 need ca-certificates /etc/ssl/certs/ca-certificates.crt
 if ! { [ -x /bin/busybox ] && ! ldd /bin/busybox >/dev/null 2>&1; }; then missing+=(busybox-static); fi
 if [ "$purpose" = test ]; then
@@ -91,6 +94,9 @@ if [ "$purpose" = test ] && [ ! -x .venv/bin/promtool ] && ! command -v promtool
   (cd "$unpacked" && apt-get download -qq prometheus >/dev/null 2>&1 && dpkg-deb -x prometheus_*.deb .) || fail "promtool could not be fetched (apt-get download prometheus)."
   cp "$unpacked/usr/bin/promtool" .venv/bin/promtool; rm -rf "$unpacked"
 fi
+
+# The guest agent: process 1 of containers, one static program ----------------------------------------
+make -s -C guest >&2 || fail "the guest agent could not be built (make -C guest)."
 
 # Docker engine -------------------------------------------------------------------------------------
 export PATH="$PATH:/usr/sbin:/sbin"

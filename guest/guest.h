@@ -1,0 +1,74 @@
+/* The guest agent: process 1 of a container, and the sessions that it forks for connections of the host. */
+#ifndef GUEST_H
+#define GUEST_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+enum {
+  PROTOCOL = 1,              /* the host asks for nothing newer than what the hello says */
+  MAX_FRAME = 1 << 20,       /* bytes of a payload */
+  MAX_CHUNK = 64 << 10,      /* bytes of output in one frame */
+  MAX_WORDS = 16384,         /* arguments, and variables, of one command */
+  MAX_SESSIONS = 128,
+  REQUEST_MS = 10 * 1000,    /* a connection that asks for nothing ends */
+  KILL_MS = 2000,            /* how long a session tries to end all descendants of its command */
+};
+
+/* Frames: type (1 byte), length (4, big endian), payload. docs/guest-agent.md describes each. */
+enum {
+  FRAME_RUN = 'R', FRAME_INPUT = 'I', FRAME_INPUT_END = 'E', FRAME_SIGNAL = 'S', FRAME_WINDOW = 'W',
+  FRAME_HELLO = 'H', FRAME_STDOUT = '1', FRAME_STDERR = '2', FRAME_EXIT = 'X', FRAME_REFUSED = '!',
+};
+
+/* Where a request failed before its command ran. */
+enum { AT_LIMIT = 'l', AT_REQUEST = 'r', AT_FORK = 'f', AT_DIRECTORY = 'd', AT_EXECVE = 'x' };
+
+/* main.c */
+extern const char *working_directory; /* of the container, by its path: a restore replaces the directory itself */
+void fail(const char *what);
+
+/* frames.c */
+void put_u16(uint8_t *to, uint16_t value);
+void put_u32(uint8_t *to, uint32_t value);
+uint32_t get_u32(const uint8_t *from);
+int64_t now_ms(void);
+int send_frame(int connection, char type, const void *payload, size_t length);
+int refuse(int connection, char stage, int error);
+
+struct input { /* bytes of the host that are not a whole frame yet */
+  uint8_t *data;
+  size_t used, room;
+};
+/* 1: *type, *payload and *length are set; 0: incomplete; -1: too large. drop_frame removes what next_frame returned. */
+int next_frame(const struct input *input, char *type, const uint8_t **payload, size_t *length);
+void drop_frame(struct input *input);
+/* The bytes read; 0 at the end of the connection; -1 with errno. */
+ssize_t fill(struct input *input, int connection);
+
+/* request.c */
+struct request {
+  char **argv, **environment, *directory;
+  int wants_input, is_terminal;
+  uint16_t rows, columns;
+  int64_t timeout_ms; /* 0: none */
+};
+/* 0, or an errno. The strings are copies. */
+int parse_request(struct request *request, const uint8_t *payload, size_t length);
+
+/* command.c */
+struct command {
+  pid_t pid;
+  int input, output, errors; /* -1: none, or closed */
+  int is_terminal;
+};
+/* 0, or an errno with *stage. The command runs with the standard signal handling in a session of its own. */
+int start_command(struct command *command, const struct request *request, char *stage);
+void set_window(const struct command *command, uint16_t rows, uint16_t columns);
+void restore_signals(void);
+
+/* session.c */
+void serve(int connection) __attribute__((noreturn));
+
+#endif
