@@ -152,6 +152,8 @@ BOILERHOUSE_EXEC_COMMAND_MAX_BYTES = env.int("BOILERHOUSE_EXEC_COMMAND_MAX_BYTES
 """The maximum size of a command with its arguments; the kernel's limit for one argument is 128 KiB."""
 BOILERHOUSE_EXEC_PARALLEL = env.int("BOILERHOUSE_EXEC_PARALLEL", 4)
 """Concurrent commands per container in a web process; each uses one of BOILERHOUSE_SLOW_THREADS."""
+BOILERHOUSE_GUEST_AGENT = env.str("BOILERHOUSE_GUEST_AGENT", str(BASE_DIR / "guest" / "build" / "agent"))
+"""The program that is process 1 of containers; empty: the engine's init, and every command by the engine."""
 BOILERHOUSE_TERMINAL = env.bool("BOILERHOUSE_TERMINAL", False)
 """Whether operators may open a shell in a tenant's container from its page; the audit log records each with its
 reason."""

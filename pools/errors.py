@@ -223,6 +223,12 @@ class Locked(BoilerhouseError):
     code = "container_locked"
 
 
+class CommandLost(EngineFailure):
+    """The command's connection broke before it ended. Whether it ran to its end is unknown."""
+
+    code = "command_lost"
+
+
 class ExecTimedOut(TimedOut):
     """The command timed out."""
 

@@ -19,6 +19,10 @@ def kill_tree(pid: int, runtime_id: str) -> bool:
     """
     if not pid or not _belongs_to(pid, runtime_id):
         return False
+    return _kill_with_children(pid)
+
+
+def _kill_with_children(pid: int) -> bool:
     found, todo = [], [pid]
     try:
         while todo:
@@ -33,6 +37,20 @@ def kill_tree(pid: int, runtime_id: str) -> bool:
     except PermissionError:
         return False
     return True
+
+
+def kill_session(pid: int, process_1: int) -> bool:
+    """As ``kill_tree``, for a process that is in the same container as this process 1."""
+    try:
+        if not pid or not process_1 or pid == process_1 or _cgroups(pid) != _cgroups(process_1):
+            return False
+    except OSError:
+        return False
+    return _kill_with_children(pid)
+
+
+def _cgroups(pid: int) -> str:
+    return (PROC / str(pid) / "cgroup").read_text()
 
 
 def mount_info(pid: int, runtime_id: str) -> bytes | None:
@@ -59,6 +77,6 @@ def status(pid: int, runtime_id: str) -> dict[str, str] | None:
 
 def _belongs_to(pid: int, runtime_id: str) -> bool:
     try:
-        return runtime_id in (PROC / str(pid) / "cgroup").read_text()
+        return runtime_id in _cgroups(pid)
     except OSError:
         return False

@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -24,6 +25,7 @@ from pools import (
     conditions,
     errors,
     firewall,
+    guest,
     health,
     host,
     image_pulls,
@@ -40,6 +42,7 @@ from pools import (
     version_images,
     volumes,
 )
+from pools.host import identity
 from pools.instruments import CONTAINER_START_SECONDS, CONTAINER_STARTS
 from pools.models import Container, ImagePull, Pool
 from pools.nodes import NodeAccess, at_home, here, node_of
@@ -66,8 +69,7 @@ PROFILE_LABEL = "boilerhouse.profile"
 """The label with the version of the seccomp profile (``pools.runtime.seccomp``) it was created with."""
 
 
-def runtime_name(container_id: UUID) -> str:
-    return f"bh-{container_id}"
+runtime_name = identity.runtime_name
 
 
 def hostname(container_id: UUID) -> str:
@@ -215,7 +217,10 @@ def _create_and_start(container: Container) -> tuple[Image, ImagePull | None, Co
         )
     failpoints.reach("fill.prepared")
     address6 = network.address6(container.address) if container.address else ""
-    plan = plan_of(container, spec, network.name, image, address6)
+    agent = guest.agent_for(spec) if own_command(spec, image) else None  # without one the engine says what is missing
+    if agent is not None:
+        guest.prepare(container.pk, spec.owner(container.uid))
+    plan = plan_of(container, spec, network.name, image, address6, agent)
     try:
         handle = runtime.create(plan)
     except errors.EngineTimeout as error:
@@ -246,8 +251,15 @@ def _note(container: Container, **changes: Any) -> None:
         raise errors.StartTakenOver
 
 
-def plan_of(container: Container, spec: WorkloadSpec, network: str, image: Image, address6: str = "") -> ContainerPlan:
-    """The engine's create request for the row."""
+def plan_of(
+    container: Container,
+    spec: WorkloadSpec,
+    network: str,
+    image: Image,
+    address6: str = "",
+    agent: Path | None = None,
+) -> ContainerPlan:
+    """The engine's create request for the row; with the guest agent as process 1 if ``agent`` is its program."""
     values = {
         **deployment_settings.current().variables,
         "CONTAINER_ID": str(container.pk),
@@ -262,7 +274,7 @@ def plan_of(container: Container, spec: WorkloadSpec, network: str, image: Image
     return ContainerPlan(
         name=runtime_name(container.pk),
         image=image.id,
-        command=spec.command,
+        command=() if agent else spec.command,
         environment=environment,
         labels={
             **spec.labels,
@@ -283,7 +295,8 @@ def plan_of(container: Container, spec: WorkloadSpec, network: str, image: Image
             for v in spec.volumes
         )
         + accounts.binds(node.volumes.home(container.pk), spec)
-        + (name_resolution.binds(node.volumes.home(container.pk)) if _is_on_our_network(spec) else ()),
+        + (name_resolution.binds(node.volumes.home(container.pk)) if _is_on_our_network(spec) else ())
+        + guest.binds(container.pk, agent),
         network=network if mode == "bridge" else mode,
         address=container.address,
         address6=address6,
@@ -304,9 +317,9 @@ def plan_of(container: Container, spec: WorkloadSpec, network: str, image: Image
         runtime=spec.security.runtime,
         probe=health.own_probe(spec.health_check) if spec.health_check else None,
         stop_timeout_ms=spec.stop_timeout_ms,
-        entrypoint=spec.entrypoint,
+        entrypoint=guest.command_line(own_command(spec, image)) if agent else spec.entrypoint,
         working_dir=spec.working_dir,
-        init=spec.init,
+        init=spec.init and agent is None,
         stop_signal=spec.stop_signal,
         is_probe_off=spec.is_health_check_off,
         gid=owner.gid,
@@ -316,6 +329,14 @@ def plan_of(container: Container, spec: WorkloadSpec, network: str, image: Image
         gpus=resources.gpus,
         extra_hosts=tuple(spec.extra_hosts.items()),
     )
+
+
+def own_command(spec: WorkloadSpec, image: Image) -> tuple[str, ...]:
+    """What the container runs: the workload's words, else the image's, as the engine combines them."""
+    if spec.entrypoint:  # it replaces the image's command, too
+        return spec.entrypoint + spec.command
+    entrypoint = image.entrypoint if spec.entrypoint is None else ()
+    return entrypoint + (spec.command or image.command)
 
 
 def _probe_until_healthy(container: Container, image: Image, plan: ContainerPlan) -> ContainerHealth:
@@ -328,6 +349,7 @@ def _probe_until_healthy(container: Container, image: Image, plan: ContainerPlan
     spec = container.version.spec
     if _is_on_our_network(spec):
         name_resolution.close(observed.pid)
+    guest.seal(container.pk, observed.pid)
     mount_check.check(
         observed, {volume.name: node.volumes.volume_path(container.pk, volume.name) for volume in spec.volumes}
     )
@@ -338,7 +360,7 @@ def _probe_until_healthy(container: Container, image: Image, plan: ContainerPlan
     deadline = time.monotonic() + (check.patience_ms + probe.timeout_ms) / 1000
     while True:
         try:
-            done = runtime.exec(name, probe.command, probe.timeout_ms, limit_bytes=2000)
+            done = node.commands.run(container.pk, probe.command, probe.timeout_ms, limit_bytes=2000)
             if done.exit_code == 0:
                 return ContainerHealth.HEALTHY
             last = f"exit code {done.exit_code}: {last_output.line_of(done.stderr or done.stdout, 200)}"

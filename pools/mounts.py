@@ -25,6 +25,7 @@ TAKEN: dict[str, str] = {
     "/dev": f"{KERNELS} (/dev/shm too, whose size is resources.shmMb)",
     "/proc": KERNELS,
     "/sys": KERNELS,
+    "/.boilerhouse": "the guest agent",
     "/.dockerenv": ENGINES,
     "/etc/group": NAMES,
     "/etc/hostname": ENGINES,

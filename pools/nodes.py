@@ -18,7 +18,7 @@ from django.db import transaction
 
 from boilerhouse.core.deployment import node_id
 from boilerhouse.queues.tasks import enqueue
-from pools import host, volumes
+from pools import container_commands, host, volumes
 from pools.errors import OtherNode
 from pools.models import Container, HostLease
 from pools.runtime import get_runtime
@@ -73,6 +73,13 @@ class Host:
     release_addresses = staticmethod(host.release_addresses)
 
 
+class Commands:
+    """Commands in a container: by its guest agent, else by the engine."""
+
+    run = staticmethod(container_commands.run)
+    open_terminal = staticmethod(container_commands.open_terminal)
+
+
 @dataclass(frozen=True, slots=True)
 class NodeQueue:
     """Messages that only workers of one node take, however long they are away."""
@@ -112,6 +119,12 @@ class NodeAccess:
         """Raises OtherNode."""
         self.check()
         return get_runtime()
+
+    @property
+    def commands(self) -> type[Commands]:
+        """Raises OtherNode."""
+        self.check()
+        return Commands
 
     @property
     def volumes(self) -> type[Volumes]:

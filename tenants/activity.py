@@ -62,10 +62,9 @@ def _run(
         about = {"tenantId": row.tenant_id, "generation": row.generation, "commandSha256": digest}
         audit.record("container.exec", container_id, after=about)
     try:
-        return node_of(row).runtime.exec(
-            lifecycle.runtime_name(container_id), command, timeout_ms, stdin=stdin,
-            limit_bytes=settings.BOILERHOUSE_EXEC_OUTPUT_MAX_BYTES,
-        )  # fmt: skip
+        return node_of(row).commands.run(
+            container_id, command, timeout_ms, stdin=stdin, limit_bytes=settings.BOILERHOUSE_EXEC_OUTPUT_MAX_BYTES
+        )
     except pool_errors.ContainerMissing as error:
         raise pool_errors.NotRunning from error
 
@@ -102,7 +101,7 @@ def open_terminal(container_id: UUID, reason: str, columns: int, rows: int) -> T
         about = {"tenantId": row.tenant_id, "generation": row.generation, "reason": reason}
         audit.record("container.terminal", container_id, after=about)
     try:
-        return node_of(row).runtime.terminal(lifecycle.runtime_name(container_id), SHELL, columns, rows)
+        return node_of(row).commands.open_terminal(container_id, SHELL, columns, rows)
     except pool_errors.ContainerMissing as error:
         raise pool_errors.NotRunning from error
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.events import emit
-from pools import lifecycle
 from pools.nodes import node_of
 from pools.spec import Hook
 from tenants.models import Assignment
@@ -15,8 +14,8 @@ def run_before_save(assignment: Assignment, name: str, hook: Hook | None) -> Non
     if hook is None:
         return
     try:
-        container = lifecycle.runtime_name(assignment.held_container)
-        result = node_of(assignment).runtime.exec(container, hook.command, hook.timeout_ms, limit_bytes=4000)
+        container = assignment.held_container
+        result = node_of(assignment).commands.run(container, hook.command, hook.timeout_ms, limit_bytes=4000)
         failure = f"exit code {result.exit_code}" if result.exit_code else ""
         if result.refusal:
             failure += f": {result.refusal}"

@@ -316,10 +316,12 @@ def _plant_seed(assignment: Assignment, spec: WorkloadSpec) -> None:
 def _run_hook(assignment: Assignment, spec: WorkloadSpec) -> None:
     if spec.post_claim is None:
         return
-    hook, name = spec.post_claim, lifecycle.runtime_name(assignment.held_container)
+    hook = spec.post_claim
     deadlines.allow(assignment, timedelta(milliseconds=hook.timeout_ms))
     try:
-        done = node_of(assignment).runtime.exec(name, hook.command, hook.timeout_ms, limit_bytes=4000)
+        done = node_of(assignment).commands.run(
+            assignment.held_container, hook.command, hook.timeout_ms, limit_bytes=4000
+        )
     except TimedOut as error:
         raise errors.HookFailed(f"postClaim did not end within {hook.timeout_ms} ms.") from error
     if done.exit_code != 0:

@@ -25,7 +25,7 @@ from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.models import FailingStep, Process
 from boilerhouse.process import processes
 from boilerhouse.queues.service import unserved_queues
-from pools import bridging, firewall, host, registry_logins, resolvers, suitability
+from pools import bridging, firewall, guest, host, registry_logins, resolvers, suitability
 from pools.models import Container, Pool, RegistryCredential
 from pools.nodes import here
 from pools.pull_errors import LoginFailed, PullFault
@@ -238,6 +238,26 @@ def _resolvers() -> Iterator[Rest]:
     )
 
 
+def _guest_agent() -> Iterator[Rest]:
+    source = settings.BOILERHOUSE_GUEST_AGENT
+    if not source:
+        yield OK, "no guest agent (BOILERHOUSE_GUEST_AGENT is empty): commands go by the engine"
+    elif not Path(source).is_file():
+        yield (
+            WARN,
+            f"{source} does not exist; commands in containers go by the engine, ten times slower",
+            ("Build it (make -C guest, needs gcc and musl-tools), or set BOILERHOUSE_GUEST_AGENT to its path."),
+        )
+    elif (agent := guest.installed()) is None:
+        yield (
+            WARN,
+            f"the guest agent cannot run from {data_dir() / 'guest'}",
+            ("Build it for this machine, and mount the data directory without noexec."),
+        )
+    else:
+        yield OK, f"guest agent {agent.name[:12]}"
+
+
 def _transfers() -> Iterator[Rest]:
     yield OK, rclone.version()
     if problem := probes.jail_problem():
@@ -317,7 +337,7 @@ def _pools() -> Iterator[Rest]:
 CHECKS: list[tuple[str, Callable[[], Iterator[Rest]]]] = [
     ("database", _database), ("settings", _settings), ("clock", _clock), ("privileges", _privileges),
     ("data", _data_directory), ("engine", _engine), ("same path", _same_path), ("packet filter", _firewall),
-    ("resolvers", _resolvers),
+    ("resolvers", _resolvers), ("guest agent", _guest_agent),
     ("registries", _registries), ("transfers", _transfers), ("sinks", _sinks), ("processes", _processes),
     ("pools", _pools),
 ]  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from uuid import UUID
 
 from boilerhouse.core import deployment
 from pools.runtime.base import Observed
@@ -17,6 +18,11 @@ def network_name() -> str:
 
 def bridge_name() -> str:
     return f"bh{deployment.deployment_id()}"
+
+
+def runtime_name(container_id: UUID) -> str:
+    """The container's name at the engine."""
+    return f"bh-{container_id}"
 
 
 def labels() -> dict[str, str]:

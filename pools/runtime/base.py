@@ -65,6 +65,8 @@ class Image:
     """Its HEALTHCHECK."""
     digests: tuple[str, ...] = ()
     """Its digests in registries: ``repository@sha256:…``."""
+    entrypoint: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

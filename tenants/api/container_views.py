@@ -206,7 +206,7 @@ class ExecView(ApiView):
         operation_id="execInContainer",
         problems={
             409: "not_claimed releasing",
-            502: "container_not_running bad_command engine_failed",
+            502: "container_not_running bad_command command_lost engine_failed",
             503: "engine_unavailable other_node",
             429: "too_many_commands",
             504: "exec_timed_out",
@@ -227,7 +227,7 @@ class TenantExecView(ApiView):
         operation_id="execForTenant",
         problems={
             409: "not_assigned releasing",
-            502: "container_not_running bad_command engine_failed",
+            502: "container_not_running bad_command command_lost engine_failed",
             503: "engine_unavailable other_node",
             429: "too_many_commands",
             504: "exec_timed_out",

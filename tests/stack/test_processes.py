@@ -94,7 +94,7 @@ def test_the_images_own_process_is_process_1_where_it_is_asked_for(stack, pools,
     stack.put_workload(pool, init=True, entrypoint=[], command=RUN)
     other = eventually(lambda: [one for one in stack.containers(pool) if one["workloadVersion"] == 3], 60)[0]["id"]
     first = docker("exec", lifecycle.runtime_name(other), "cat", "/proc/1/comm").strip()
-    assert first in ("docker-init", "tini")
+    assert first == "agent"
 
 
 @pytest.mark.any_database

@@ -99,6 +99,8 @@ def _image(document: dict[str, Any]) -> Image:
         config.get("WorkingDir") or "",
         _images_probe(config),
         tuple(document.get("RepoDigests") or ()),
+        tuple(config.get("Entrypoint") or ()),
+        tuple(config.get("Cmd") or ()),
     )
 
 
