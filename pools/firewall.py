@@ -24,8 +24,10 @@ from boilerhouse.queues.tasks import enqueue
 from pools import bridging, egress, policy_names, resolvers
 from pools.egress import Egress, Entry, Mode
 from pools.errors import HostNotReady
+from pools.host import machine_lock
 from pools.host_programs import run
 from pools.models import Container, WorkloadVersion
+from pools.nodes import node_of
 from pools.packet_rules import FAMILIES, WAYS, Guarded, declared, ruleset, table
 from pools.runtime.base import Network
 
@@ -35,9 +37,15 @@ MAPS = tuple(f"inet {way.verdicts}" for way in WAYS)
 
 
 def _rows() -> list[Container]:
-    """Every container of this node that has an address; only with what the rules depend on."""
-    rows = Container.objects.here().filter(address__isnull=False)
-    rows = rows.only("address", "version", "network", "egress", "egress_asked", "egress_in_force", "pool__egress")
+    """Every container of the deployment that has an address; only with what the rules depend on.
+
+    Nodes that share an engine share its bridge and so these tables. An address of another machine's container belongs
+    to nobody here.
+    """
+    rows = Container.objects.filter(address__isnull=False)
+    rows = rows.only(
+        "address", "node", "version", "network", "egress", "egress_asked", "egress_in_force", "pool__egress"
+    )  # fmt: skip
     return list(rows.select_related("pool").order_by("address"))  # every start reads them all
 
 
@@ -45,12 +53,13 @@ def _guarded(rows: Sequence[Container], network: Network) -> list[Guarded]:
     versions = WorkloadVersion.objects.in_bulk({row.version_id for row in rows})
     own = {pk: tuple(version.spec_json.get("dns") or ()) for pk, version in versions.items()}
     of_node, addresses = resolvers.of_node(), policy_names.open_addresses()
+    nothing: Mapping[str, Sequence[str]] = {}
     return [
         Guarded(
             str(row.address),
-            _resolved(_allowed(row.pool.policy), addresses),
+            _resolved(_allowed(row.pool.policy), addresses.get(row.node_id, nothing)),
             tuple((row.network or {}).get("dns") or own[row.version_id] or of_node),
-            row.narrowing and _resolved(row.narrowing, addresses),
+            row.narrowing and _resolved(row.narrowing, addresses.get(row.node_id, nothing)),
             network.address6(str(row.address)),
         )
         for row in rows
@@ -190,9 +199,9 @@ def stands() -> bool:
 
 
 def _note(rows: Iterable[Container]) -> None:
-    """Record in the rows that the policies read from them are in force."""
+    """Record in this node's rows that the policies read from them are in force."""
     for row in rows:
-        if row.egress_asked != row.egress_in_force:
+        if row.egress_asked != row.egress_in_force and node_of(row).is_here:
             late = Container.objects.filter(pk=row.pk, egress_in_force__lt=row.egress_asked)
             late.update(egress_in_force=row.egress_asked)
 
@@ -264,4 +273,5 @@ def _changing() -> Iterator[None]:
             raise HostNotReady(
                 f"Another process has been changing the packet filter for {CHANGING_S:.0f} s; it holds {file.name}."
             )
-        yield
+        with machine_lock.held("firewall", CHANGING_S):
+            yield

@@ -7,6 +7,7 @@ them, so names that rotate through many addresses work, and so do existing conne
 from __future__ import annotations
 
 import ipaddress
+from collections import defaultdict
 from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -113,10 +114,12 @@ def wanted_names() -> set[str]:
     return {name for policy in policies for name in Egress.from_json(policy).names}
 
 
-def open_addresses(names: Collection[str] | None = None) -> dict[str, list[str]]:
-    """The addresses that each name opens now; of all names if none are given."""
-    rows = _rows() if names is None else _rows().filter(name__in=names)
-    return _open(rows)
+def open_addresses() -> dict[str, dict[str, list[str]]]:
+    """For each node, the addresses that each name opens there now."""
+    rows = defaultdict[str, list[ResolvedName]](list)
+    for row in ResolvedName.objects.order_by("name"):
+        rows[row.node_id].append(row)
+    return {node: _open(of_node) for node, of_node in rows.items()}
 
 
 def current(names: Collection[str]) -> dict[str, list[str]]:
@@ -152,7 +155,7 @@ def _rows() -> QuerySet[ResolvedName]:
     return ResolvedName.objects.filter(node_id=node_id()).order_by("name")
 
 
-def _open(rows: QuerySet[ResolvedName]) -> dict[str, list[str]]:
+def _open(rows: Iterable[ResolvedName]) -> dict[str, list[str]]:
     oldest = (clock.now() - KEEP).isoformat()
     return {row.name: sorted(address for address, at in row.addresses.items() if at >= oldest) for row in rows}
 

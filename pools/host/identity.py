@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from uuid import UUID
 
 from boilerhouse.core import deployment
@@ -38,5 +38,10 @@ def node_labels() -> dict[str, str]:
 def of_this_node(listed: Iterable[Observed]) -> list[Observed]:
     """Objects without another node's label. Containers of earlier versions, which had a single node, have no node
     label."""
+    return [observed for observed in listed if not is_of_another_node(observed.labels)]
+
+
+def is_of_another_node(labels: Mapping[str, str]) -> bool:
+    """Whether a container with these labels belongs to another node of the deployment."""
     here = deployment.node_id()
-    return [observed for observed in listed if observed.labels.get(NODE_LABEL, here) == here]
+    return labels.get(NODE_LABEL, here) != here

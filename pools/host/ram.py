@@ -10,7 +10,8 @@ from django.conf import settings
 
 from boilerhouse.core import deployment
 from pools.errors import HostNotReady
-from pools.host.setup_lock import changing_the_host
+from pools.host import machine_lock
+from pools.host.setup_lock import CHANGING_S, changing_the_host
 
 
 def ensure_ram_dir() -> Path:
@@ -20,7 +21,7 @@ def ensure_ram_dir() -> Path:
         path.parent.chmod(0o700)  # an earlier version, or another deployment, may have created it
     if _is_in_ram(path):
         return path
-    with changing_the_host():
+    with changing_the_host(), machine_lock.held("ram", CHANGING_S):  # nodes of one machine share the default path
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not _is_in_ram(path):  # a second mount on top would hide the content of the first
             _mount_ram(path)
@@ -44,7 +45,10 @@ def _mount_ram(path: Path) -> None:
 
 
 def remove_ram_dir() -> None:
+    """Unmount and remove it, unless it still contains something: another node of this machine may use it."""
     path = deployment.ram_dir()
+    if path.is_dir() and any(path.iterdir()):
+        return
     if os.path.ismount(path):
         subprocess.run(["umount", str(path)], timeout=15, check=True)
     if path.is_dir() and not any(path.iterdir()):

@@ -14,7 +14,7 @@ CHANGING_S = 60.0
 
 @contextmanager
 def changing_the_host() -> Iterator[None]:
-    """Allow one process at a time to set up what all share."""
+    """Allow one process of this node at a time to set up what all share."""
     with (deployment.data_dir() / "host.lock").open("w") as file:
         if not file_locks.take(file.fileno(), CHANGING_S):
             raise HostNotReady(

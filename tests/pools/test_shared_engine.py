@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import shutil
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from django.db import connection
 
-from boilerhouse.core import deployment
+from boilerhouse.core import clock, deployment
 from boilerhouse.core.models import Process
-from pools import cleanup, firewall, host, lifecycle, reconcile, volumes
-from pools.models import Container, HostLease
+from pools import cleanup, firewall, host, lifecycle, packet_filter, packet_rules, reconcile, volumes
+from pools.errors import HostNotReady
+from pools.host import machine_lock
+from pools.models import Container, HostLease, Pool, ResolvedName
 from tests.docker_command import docker
+from tests.lan import run
 from tests.real_engine import Engine
 
 pytestmark = [pytest.mark.any_database, pytest.mark.django_db(transaction=True)]
@@ -76,3 +82,105 @@ def test_a_container_without_a_nodes_label_is_this_nodes(engine, be_at, monkeypa
     row = start(engine)
     assert host.NODE_LABEL not in engine.inspect(row)["Config"]["Labels"]
     assert reconcile.find_drift(set()) == []
+
+
+def verdicts() -> str:
+    return run("nft", "list", "map", "inet", packet_rules.table(), "policies")
+
+
+def test_each_nodes_containers_keep_their_rules(engine, be_at):
+    """B.2: the nodes share the bridge and its tables; each wrote its own containers' rules and so cut the other off."""
+    network = host.ensure_network()
+    be_at("home")
+    here, _ = engine.start()
+    be_at("away")
+    there, _ = engine.start()
+    for place in ("away", "home"):
+        be_at(place)
+        for row in (here, there):
+            assert f"{row.address} :" in verdicts()
+        assert firewall.differences(network) == []
+        packet_filter.keep()
+        packet_filter.apply()
+
+
+def test_a_nodes_containers_reach_what_its_own_resolvers_answer(engine, be_at):
+    """B.2: their hosts files have the answers of their own node, so these are what opens."""
+    addresses = {"home": "192.0.2.7", "away": "192.0.2.8"}
+    rows = {}
+    for place, address in addresses.items():
+        be_at(place)
+        row, _ = engine.start()
+        Pool.objects.filter(pk=row.pool_id).update(egress={"mode": "list", "allow": ["x.example:80"]})
+        rows[place], now = row, clock.now()
+        ResolvedName.objects.create(
+            node_id=deployment.node_id(), name="x.example", addresses={address: now.isoformat()}, next_at=now
+        )
+    for place in addresses:
+        be_at(place)
+        guarded = firewall._guarded(firewall._rows(), host.ensure_network())
+        opened = {one.address: [str(entry.network) for entry in one.policy.allow] for one in guarded}
+        assert opened == {rows[name].address: [f"{address}/32"] for name, address in addresses.items()}
+
+
+def test_a_policy_is_in_force_where_its_own_node_has_applied_it(engine, be_at):
+    """B.2: the other may be another machine, whose tables say nothing about this container."""
+    be_at("home")
+    row, _ = engine.start()
+    Container.objects.filter(pk=row.pk).update(egress_asked=5, egress_in_force=1)
+    be_at("away")
+    firewall.apply(host.ensure_network())
+    assert Container.objects.get(pk=row.pk).egress_in_force == 1
+    be_at("home")
+    firewall.apply(host.ensure_network())
+    assert Container.objects.get(pk=row.pk).egress_in_force == 5
+
+
+def test_a_purge_keeps_the_other_nodes_secrets_in_a_shared_directory(engine, be_at, settings, tmp_path):
+    """B.2: by default, nodes of one machine use the same directory in RAM; a purge removed all that was there."""
+    ram = Path(f"/dev/shm/bh-shared-{deployment.deployment_id()}")
+    ram.mkdir()
+    try:
+        rows = {}
+        for place in ("home", "away"):
+            be_at(place)
+            settings.BOILERHOUSE_RAM_DIR = str(ram)
+            rows[place] = start(engine)
+        Process.objects.update(kind=Process.Kind.COMMAND)
+        cleanup.purge()
+        assert [path.name for path in ram.iterdir()] == [str(rows["home"].pk)]
+        assert volumes.secrets_dir(rows["home"].pk).is_dir()
+        be_at("home")
+        settings.BOILERHOUSE_RAM_DIR = str(ram)
+        Container.objects.filter(pk=rows["away"].pk).delete()
+        cleanup.purge()
+        assert not ram.exists()
+    finally:
+        shutil.rmtree(ram, ignore_errors=True)
+
+
+@pytest.mark.postgresql
+def test_one_process_of_a_machine_at_a_time_changes_what_its_nodes_share(data_dir):
+    """B.2: nodes have different data directories, so a file in one of them locks nothing for the other."""
+    inside, order = threading.Event(), list[str]()
+
+    def hold() -> None:
+        try:
+            with machine_lock.held("firewall", 5):
+                inside.set()
+                time.sleep(0.5)
+                order.append("first")
+        finally:
+            connection.close()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    inside.wait(5)
+    with pytest.raises(HostNotReady, match="Another node"), machine_lock.held("firewall", 0.1):
+        pytest.fail("two at once")
+    with machine_lock.held("ram", 0.1):
+        pass
+    with machine_lock.held("firewall", 5):
+        order.append("second")
+    thread.join()
+    assert order == ["first", "second"]
