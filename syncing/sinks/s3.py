@@ -6,7 +6,6 @@ import contextlib
 import re
 import threading
 import time
-import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -31,10 +30,8 @@ from syncing.errors import (
     SinkUnreachable,
     SinkUnreliable,
     SinkUntrusted,
-    SyncFailed,
 )
-from syncing.locations import MARKER_ROOT
-from syncing.sinks import deadlines, network_settings, rclone_names, refusals, sizes
+from syncing.sinks import conditions, deadlines, network_settings, rclone_names, refusals, sizes
 from syncing.sinks.base import (
     CLAIM_DEADLINE_S,
     COPY_DEADLINE_S,
@@ -304,34 +301,10 @@ class S3Sink(Sink):
         raise RemoteChanged(f"Another has written {key} at the same time.")
 
     def create(self, key: str, content: bytes) -> bool:
-        try:
-            self.put_if(key, content, "")
-        except RemoteChanged:
-            return True
-        except SinkRefused:  # the condition itself
-            self.put(key, content)
-            return False
-        try:
-            self.put_if(key, content + b"\n", "")
-        except RemoteChanged:
-            return True
-        return False  # it ignores the condition
+        return conditions.create(self, key, content)
 
     def has_conditional_writes(self) -> bool:
-        key = f"{MARKER_ROOT}/probe-{uuid.uuid4().hex}"
-        try:
-            tag = self.put_if(key, b"one", "")
-            for stale in ("", '"0123456789abcdef0123456789abcdef"'):
-                try:
-                    self.put_if(key, b"two", stale)
-                except RemoteChanged:
-                    continue
-                return False
-            return self.put_if(key, b"three", tag) != tag
-        except SyncFailed:
-            return False
-        finally:
-            self.delete(key)
+        return conditions.are_honoured(self, '"0123456789abcdef0123456789abcdef"')
 
     def probe(self) -> None:
         from syncing.sinks.s3_checks import check

@@ -6,7 +6,6 @@ the times.
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import time
@@ -27,12 +26,10 @@ from syncing.errors import (
     SinkRefused,
     SinkStumbled,
     SinkThrottled,
-    SinkUnreachable,
     SinkUnreliable,
-    SinkUntrusted,
     SyncFailed,
 )
-from syncing.sinks import deadlines, guarded_connections, network_settings, rclone_names, refusals, sizes
+from syncing.sinks import deadlines, http_requests, rclone_names, refusals
 from syncing.sinks.base import (
     CLAIM_DEADLINE_S,
     COPY_DEADLINE_S,
@@ -224,8 +221,10 @@ class WebDavSink(Sink):
         size = len(more.get("data", b""))
 
         def once() -> requests.Response:
-            with deadlines.within(whole_s(deadline_s, size)):
-                answer = self._send(method, key, deadline_s, headers=headers, **more)
+            with deadlines.within(whole_s(deadline_s, size)), http_requests.opened() as session:
+                answer = http_requests.send(
+                    session, method, self._url(key), deadline_s, where=self.endpoint, headers=headers, **more
+                )
             if answer.status_code in good:
                 return answer
             raise self._refusal(method, answer)
@@ -234,25 +233,8 @@ class WebDavSink(Sink):
             return retry(once, within_s=CLAIM_WAITS_S, tries=1)
         return retry(once)
 
-    def _send(self, method: str, key: str, deadline_s: int, **more: Any) -> requests.Response:
-        """The response with its complete content. Raises Oversized if that exceeds the limit."""
-        with self._translated(), requests.Session() as session:
-            session.trust_env = False  # it has rules of its own, and would send the content of a .netrc
-            for scheme in guarded_connections.POOLS:
-                session.mount(f"{scheme}://", guarded_connections.Adapter())
-            session.verify, session.proxies = network_settings.ca_bundle(), network_settings.proxies_for(self.endpoint)
-            answer = session.request(
-                method, self._url(key), timeout=deadline_s, allow_redirects=False, stream=True, **more
-            )
-            told = f"The answer to {method} {key}"
-            sizes.check(int(answer.headers.get("Content-Length") or 0), told)
-            answer._content = sizes.joined(answer.iter_content(sizes.CHUNK), told)
-            return answer
-
     def _refusal(self, method: str, answer: requests.Response) -> SyncFailed:
         status = answer.status_code
-        if status == network_settings.PROXY_DENIES:
-            return SinkUnreachable(f"The proxy before {self.endpoint} demands other credentials.")
         told = f"{self.endpoint} answered {status} to {method}"
         told = f"{told}: {sentence}" if (sentence := self._sentence(answer)) else f"{told}."
         if status in _BUSY:
@@ -268,13 +250,3 @@ class WebDavSink(Sink):
     def _sentence(self, answer: requests.Response) -> str:
         """The server's message, without the secrets that we sent."""
         return refusals.words(self.scrub(refusals.sentence_of(answer.content)))
-
-    @contextlib.contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except (requests.RequestException, OSError) as error:
-            if network_settings.is_untrusted(error):
-                raise SinkUntrusted(f"The certificate of {self.endpoint} cannot be verified.") from error
-            kind = SinkStumbled if isinstance(error, requests.Timeout) else SinkUnreachable
-            raise kind(f"{self.endpoint} cannot be reached ({type(error).__name__}).") from error
