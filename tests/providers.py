@@ -379,10 +379,16 @@ class Provider:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
 
             def relay(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                asked = Asked(self.command, self.path, {n.lower(): v for n, v in self.headers.items()}, body)
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                if headers.pop("transfer-encoding", "") == "chunked":
+                    body = b"".join(iter(self.chunk, b""))
+                    headers["content-length"] = str(len(body))
+                else:
+                    body = self.rfile.read(int(headers.get("content-length") or 0))
+                asked = Asked(self.command, self.path, headers, body)
                 proxy.log.append(asked)
                 time.sleep(proxy.delay_s)
                 answer = proxy.refuse(asked)
@@ -392,6 +398,12 @@ class Provider:
                 if answer is None:
                     answer = proxy.behaviour.answered(asked, _pass_on(host, port, proxy.behaviour.received(asked)))
                 self.reply(answer)
+
+            def chunk(self) -> bytes:
+                """The next part of a content whose length is not given before; empty at its end."""
+                part = self.rfile.read(int(self.rfile.readline().partition(b";")[0], 16))
+                self.rfile.readline()
+                return part
 
             def reply(self, answer: Answer) -> None:
                 self.send_response_only(answer.status)

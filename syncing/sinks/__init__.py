@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from syncing.sinks.azure import AzureBlobSink
 from syncing.sinks.base import CLAIM_DEADLINE_S, RUN_DEADLINE_S, FormField, Sink
+from syncing.sinks.gcs import GcsSink
 from syncing.sinks.local import LocalSink
 from syncing.sinks.s3 import S3Sink
 from syncing.sinks.sftp import SftpSink
@@ -15,7 +17,9 @@ __all__ = [
     "CLAIM_DEADLINE_S",
     "KINDS",
     "RUN_DEADLINE_S",
+    "AzureBlobSink",
     "FormField",
+    "GcsSink",
     "LocalSink",
     "S3Sink",
     "SftpSink",
@@ -26,7 +30,7 @@ __all__ = [
     "warm",
 ]
 
-_KINDS: tuple[type[Sink], ...] = (S3Sink, WebDavSink, SftpSink, LocalSink)
+_KINDS: tuple[type[Sink], ...] = (S3Sink, GcsSink, AzureBlobSink, WebDavSink, SftpSink, LocalSink)
 KINDS: dict[str, type[Sink]] = {kind.type: kind for kind in _KINDS}
 """By ``sink.type``, in the form's order."""
 

@@ -10,7 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from syncing import errors, places, sink_checks
-from syncing.sinks import CLAIM_DEADLINE_S, S3Sink, WebDavSink, deadlines
+from syncing.sinks import CLAIM_DEADLINE_S, AzureBlobSink, GcsSink, S3Sink, WebDavSink, deadlines, gcs_access
+from tests import google
 from tests.dripping import Dripping
 from tests.make import make_sync_spec
 from tests.waiting import eventually
@@ -31,16 +32,25 @@ def sinks_at(server: Dripping):
     address = f"http://127.0.0.1:{server.port}"
     yield S3Sink("b", "us-east-1", "", address, "", "key", "secret-secret")
     yield WebDavSink(f"{address}/dav")
+    yield AzureBlobSink("tests", "states", "", f"{address}/tests", "a2V5IG9mIG5vIGFjY291bnQ=")
+    for has_token in (False, True):  # the question for one, and questions with one
+        sink = GcsSink("states", "", f"{address}", "a@b", f"key {has_token}", google.private_key())
+        if has_token:
+            gcs_access._tokens[sink._account] = ("token", float("inf"))
+        yield sink
+
+
+KINDS = ["s3", "webdav", "azureblob", "gcs-token", "gcs"]
 
 
 @pytest.fixture
 def soon(monkeypatch):
     """Shortens deadlines, so that the tests do not wait for them."""
-    for module in ("s3", "webdav"):
+    for module in ("s3", "webdav", "object_store"):
         monkeypatch.setattr(f"syncing.sinks.{module}.whole_s", lambda *_: 0.3)
 
 
-@pytest.mark.parametrize("number", [0, 1], ids=["s3", "webdav"])
+@pytest.mark.parametrize("number", range(len(KINDS)), ids=KINDS)
 def test_each_question_of_a_claim_ends_although_bytes_go_on_coming(dripping, number, soon):
     """For each client, in the head and in the body; the connection is closed, so nothing continues in the
     background."""
@@ -57,7 +67,7 @@ def test_each_question_of_a_claim_ends_although_bytes_go_on_coming(dripping, num
     eventually(lambda: dripping.open == 0)
 
 
-@pytest.mark.parametrize("number", [0, 1], ids=["s3", "webdav"])
+@pytest.mark.parametrize("number", range(len(KINDS)), ids=KINDS)
 def test_each_question_of_a_run_ends_too(number, soon):
     """Markers, listings, copies, deletes, probes."""
     dripping = Dripping(HEAD)

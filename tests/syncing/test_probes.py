@@ -29,8 +29,9 @@ pytestmark = [pytest.mark.any_database, pytest.mark.django_db, pytest.mark.slow]
 
 @pytest.fixture
 def spec(far_end, data_dir):
-    mapping = {} if isinstance(far_end, far_ends.RcloneS3 | far_ends.MotoS3) else {"sink_path": "t/${tenantId}/state"}
-    sink = {**far_end.shown, "prefix": "t/${tenantId}/"} if "bucket" in far_end.shown else far_end.shown
+    has_prefix = "prefix" in far_end.shown
+    mapping = {} if has_prefix else {"sink_path": "t/${tenantId}/state"}
+    sink = {**far_end.shown, "prefix": "t/${tenantId}/"} if has_prefix else far_end.shown
     return make_sync_spec(sink=sink, sink_secrets=far_end.secrets, mappings=[mapping])
 
 

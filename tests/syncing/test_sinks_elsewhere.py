@@ -12,7 +12,8 @@ import pytest
 from pools.spec import Owner
 from syncing import errors, rclone
 from syncing.jail import Jail
-from syncing.sinks import CLAIM_DEADLINE_S, RUN_DEADLINE_S, S3Sink, Sink, WebDavSink, outbound
+from syncing.sinks import CLAIM_DEADLINE_S, RUN_DEADLINE_S, AzureBlobSink, GcsSink, S3Sink, Sink, WebDavSink, outbound
+from tests import google
 from tests.make import API_MAPPING, API_SINK, make_pool
 
 pytestmark = [pytest.mark.any_database, pytest.mark.slow]
@@ -65,9 +66,17 @@ def internal():
     server.stop()
 
 
+GOOGLE_KEY = google.private_key()
+
+
 def sinks_at(endpoint: str) -> list[Sink]:
     keys = {"access_key_id": "AKIDTEST", "secret_access_key": "test-secret"}
-    return [WebDavSink(endpoint), S3Sink("bucket", "us-east-1", "", endpoint, **keys)]
+    return [
+        WebDavSink(endpoint),
+        S3Sink("bucket", "us-east-1", "", endpoint, **keys),
+        AzureBlobSink("tests", "states", "", endpoint, "a2V5IG9mIG5vIGFjY291bnQ="),
+        GcsSink("states", "", endpoint, "a@b", "key", GOOGLE_KEY),
+    ]
 
 
 def ask(sink: Sink) -> None:
@@ -137,13 +146,15 @@ def test_no_sink_is_at_a_clouds_metadata_by_ipv6(settings, address):
 
 def test_what_the_deployment_allows_is_one_host_and_port(settings, internal, transfer, data_dir):
     """An address with its port, a name, a network; and the embedded S3 by itself."""
-    endpoint, (webdav, s3) = f"http://127.0.0.1:{internal.port}", sinks_at(f"http://127.0.0.1:{internal.port}")
+    endpoint = f"http://127.0.0.1:{internal.port}"
+    webdav, *others = sinks_at(endpoint)
     for allowed in ([f"127.0.0.1:{internal.port + 1}"], ["127.0.0.2"], ["10.0.0.0/8"]):
         settings.BOILERHOUSE_ALLOWED_SINK_HOSTS = allowed
         with pytest.raises(errors.SinkClosed, match=f"add 127.0.0.1:{internal.port} to BOILERHOUSE_ALLOWED_SINK_HOSTS"):
             ask(webdav)
-        with pytest.raises(errors.SinkClosed):
-            ask(s3)
+        for other in others:
+            with pytest.raises(errors.SinkClosed):
+                ask(other)
     assert internal.asked == []
     for allowed in ([f"127.0.0.1:{internal.port}"], ["127.0.0.1"], ["127.0.0.0/8"]):
         settings.BOILERHOUSE_ALLOWED_SINK_HOSTS = allowed
@@ -218,7 +229,9 @@ def test_a_probe_tells_nothing_of_what_answers(call, settings, internal):
     """The answer is ok or the reason, never the text of a server that is no sink."""
     settings.BOILERHOUSE_ALLOWED_SINK_HOSTS = [f"127.0.0.1:{internal.port}"]
     endpoint = {"endpoint": f"http://127.0.0.1:{internal.port}"}
-    for kind, sink in (("http", {"type": "http"}), ("s3", API_SINK)):
+    azure = {"type": "azureblob", "account": "tests", "container": "states", "accountKey": "a2V5IG9mIG5vIGFjY291bnQ="}
+    gcs = {"type": "gcs", "bucket": "others", "serviceAccountKey": google.ServiceAccount().document()}
+    for kind, sink in (("http", {"type": "http"}), ("s3", API_SINK), ("azureblob", azure), ("gcs", gcs)):
         body = {"id": kind, "poolId": make_pool().pk, "mappings": [MINE], "sink": {**sink, **endpoint}, "policy": {}}
         made = call("POST", "sync-specs", body)
         assert made.status_code == 201, made.content

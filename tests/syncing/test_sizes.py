@@ -13,7 +13,8 @@ import pytest
 
 from syncing import errors, listings
 from syncing.markers import PLAIN_BYTES, Manifest, Marker
-from syncing.sinks import CLAIM_DEADLINE_S, RUN_DEADLINE_S, S3Sink, WebDavSink, sizes
+from syncing.sinks import CLAIM_DEADLINE_S, RUN_DEADLINE_S, AzureBlobSink, GcsSink, S3Sink, WebDavSink, sizes
+from tests import google
 
 MARKER = Marker("alice", "d", "t/alice", 1, "run", "closed", "2026-01-01T00:00:00Z", Manifest())
 
@@ -53,11 +54,15 @@ def endless():
     listening.close()
 
 
-@pytest.mark.parametrize("kind", ["s3", "webdav"])
+@pytest.mark.parametrize("kind", ["s3", "webdav", "azureblob", "gcs"])
 def test_an_answer_without_an_end_is_cut(endless, kind):
     """An object, and the listing that shows whether it exists."""
-    s3 = S3Sink("b", "us-east-1", "", endless, "", "key", "secret-secret")
-    sink = s3 if kind == "s3" else WebDavSink(f"{endless}/dav")
+    sink = {
+        "s3": S3Sink("b", "us-east-1", "", endless, "", "key", "secret-secret"),
+        "webdav": WebDavSink(f"{endless}/dav"),
+        "azureblob": AzureBlobSink("tests", "states", "", f"{endless}/tests", "a2V5IG9mIG5vIGFjY291bnQ="),
+        "gcs": GcsSink("states", "", endless, "a@b", "key", google.private_key()),
+    }[kind]
     with sizes.at_most(1 << 20):
         with pytest.raises(errors.Oversized, match="is longer than the limit of 1048576 bytes"):
             sink.get("k", RUN_DEADLINE_S)
