@@ -4,6 +4,7 @@
 
 const home = document.body.dataset.home; // "/", or the path that the proxy serves us below
 const main = () => document.getElementById("main");
+const isLive = () => Boolean(main()?.hasAttribute("hx-get")); // a form is not refreshed, so never stale
 const announce = (text) => {
   document.getElementById("announce").textContent = text;
 };
@@ -38,7 +39,7 @@ function show(state, words) {
 }
 
 function connect() {
-  if (!main() || !main().hasAttribute("hx-get")) {
+  if (!isLive()) {
     show("live", "Ready");
     return;
   }
@@ -110,7 +111,7 @@ function refresh() {
 setInterval(() => {
   if (!isPaused && Date.now() - lastAsked > SAFETY_MS) refresh();
   for (const card of document.querySelectorAll(".card")) {
-    card.classList.toggle("stale", !isPaused && !document.hidden && Date.now() - seenAt > 3 * SAFETY_MS);
+    card.classList.toggle("stale", isLive() && !isPaused && !document.hidden && Date.now() - seenAt > 3 * SAFETY_MS);
   }
   if (lostAt && failures >= 2) showLoss();
 }, 1000);
@@ -141,11 +142,13 @@ document.addEventListener("htmx:responseError", (event) => {
   if (event.detail.elt.id !== "main" || event.detail.xhr.status !== 404 || isGone) return;
   isGone = true;
   show("gone");
-  const note = document.createElement("p");
+  const note = document.createElement("div");
   note.className = "note t-warn";
   note.setAttribute("role", "alert");
-  note.textContent = "This no longer exists. The page shows its last state.";
+  note.innerHTML = '<svg class="s" aria-hidden="true"><use href="#s-warn"/></svg><p></p>';
+  note.querySelector("p").textContent = "This no longer exists. The page shows its last state.";
   main().prepend(note);
+  for (const button of main().querySelectorAll("form button")) button.disabled = true;
 });
 document.addEventListener("htmx:beforeSwap", (event) => {
   // Signed out meanwhile: the login page must not be put into this one.
@@ -188,6 +191,13 @@ if (window.Idiomorph) {
         fresh.classList.add("flash");
       }
       return true;
+    },
+    // What was read stays when its container goes, and "no logs" is not said above it.
+    beforeNodeRemoved(node) {
+      return node.id !== "log-keep" || !node.querySelector("p[data-at]");
+    },
+    beforeNodeAdded(node) {
+      return node.id !== "log-none" || !document.querySelector("#log-keep p[data-at]");
     },
     beforeAttributeUpdated(name, node) {
       if (name === "open" && node.matches("details, dialog")) return false;
@@ -308,7 +318,41 @@ function countPicked(form) {
   for (const place of form.querySelectorAll("[data-count]")) place.textContent = String(count);
 }
 
+// Questions: asked for when they are needed, because a text that came with the page tells of an earlier state.
+
+async function ask(form) {
+  const url = new URL(form.getAttribute("action"), location.href);
+  url.search = new URLSearchParams(new FormData(form)).toString();
+  let answer;
+  try {
+    answer = await fetch(url, { headers: { "HX-Request": "true", "HX-Target": "question" } });
+  } catch {
+    announce("Offline. Nothing was done.");
+    return;
+  }
+  const text = await answer.text();
+  if (!answer.ok || answer.redirected || !text.includes('id="question-form"')) {
+    location.href = answer.redirected ? answer.url : url;
+    return;
+  }
+  const dialog = document.getElementById("question");
+  dialog.innerHTML = text;
+  guardTyped(dialog);
+  dialog.showModal();
+}
+
+// Without scripts the server checks alone.
+function guardTyped(place) {
+  for (const typed of place.querySelectorAll("[data-typed]"))
+    typed.closest("form").querySelector("[type=submit]").disabled = typed.value !== typed.dataset.typed;
+}
+
 document.addEventListener("submit", (event) => {
+  if (event.target.hasAttribute("data-ask")) {
+    event.preventDefault();
+    ask(event.target);
+    return;
+  }
   if (event.target.method !== "get")
     sessionStorage.setItem(
       "place",
@@ -323,6 +367,8 @@ document.addEventListener("submit", (event) => {
   }
 });
 addEventListener("pageshow", (event) => {
+  // Back brings the address of an earlier list, and some browsers what was typed later: the address is right.
+  for (const form of document.querySelectorAll("form[method=get][data-keep]")) form.reset();
   if (!event.persisted) return;
   for (const button of document.querySelectorAll("[aria-busy=true]")) {
     button.removeAttribute("aria-busy");
@@ -396,5 +442,6 @@ try {
   /* somebody else's entry */
 }
 
+guardTyped(document);
 settle();
 connect();

@@ -13,14 +13,16 @@ from django.contrib.sessions.models import Session
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
 from django.urls import reverse
-from django.views.decorators.http import require_POST, require_safe
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
 from django.views.decorators.vary import vary_on_headers
 
 from boilerhouse.core import context
 from boilerhouse.core.all_or_nothing import all_or_nothing
-from boilerhouse.core.errors import BoilerhouseError, Conflict, Invalid, NotFound, TooMany
+from boilerhouse.core.errors import BoilerhouseError, Invalid, NotFound, TooMany
 from boilerhouse.core.models import Role
 from boilerhouse.core.roles import reaches, role_of
+from boilerhouse.dashboard import questions
+from boilerhouse.dashboard.questions import Question
 from boilerhouse.process import budgets
 from boilerhouse.web import connections, transport
 from boilerhouse.web.problems import status_of
@@ -104,11 +106,15 @@ def page(least: Role = Role.VIEWER) -> Callable[[View], View]:
     return decorate
 
 
-def action(least: Role = Role.OPERATOR, *, acts: str = "") -> Callable[[Action], View]:
+def action(
+    least: Role = Role.OPERATOR, *, acts: str = "", asks: Callable[..., Question] | None = None
+) -> Callable[[Action], View]:
     """The action of a form: the view returns a message, which the page shows; an error is shown there too.
 
     The view, with the page that it renders, is one transaction: if it raises or answers with an error, nothing has
     changed. Unless ``acts`` says why it cannot be (ADR 67).
+
+    With ``asks``, a GET of the same URL is answered with that question, and the action runs only on its confirmation.
     """
 
     def decorate(view: Action) -> View:
@@ -116,6 +122,13 @@ def action(least: Role = Role.OPERATOR, *, acts: str = "") -> Callable[[Action],
         def act(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
             run = partial(view, request, *args, **kwargs)
             try:
+                if asks is not None:
+                    question = asks(request, *args, **kwargs)
+                    if request.method != "POST":
+                        return questions.show(request, question)
+                    if note := questions.check(question, request):
+                        return questions.show(request, question, note=note, status=409)
+                    questions.check_typed(question, request)
                 outcome = run() if acts else changing(request, run)
             except NotFound:
                 raise
@@ -127,8 +140,13 @@ def action(least: Role = Role.OPERATOR, *, acts: str = "") -> Callable[[Action],
             messages.success(request, outcome)
             return back(request)
 
-        act.acts = acts  # type: ignore[attr-defined]
-        return require_POST(_guarded(act, least))
+        made = _guarded(act, least)
+        made.acts = acts  # type: ignore[attr-defined]
+        made.asks = asks  # type: ignore[attr-defined]
+        made.is_action = True  # type: ignore[attr-defined]
+        if asks is None:
+            return require_POST(made)
+        return require_http_methods(["GET", "HEAD", "POST"])(vary_on_headers("HX-Target")(made))
 
     return decorate
 
@@ -172,12 +190,6 @@ def changing(request: HttpRequest, run: Callable[[], Any]) -> Any:
 def _forget_messages(request: HttpRequest) -> None:
     """Those of this request, which say what was rolled back; earlier ones are still to be shown."""
     messages.get_messages(request)._queued_messages.clear()  # type: ignore[union-attr]
-
-
-def require_typed(request: HttpRequest, name: str, done: str) -> None:
-    """Raise Conflict unless the form's ``typed`` is ``name``: irreversible actions are confirmed this way."""
-    if request.POST.get("typed") != name:
-        raise Conflict(f"Confirmation did not match {name}; nothing was {done}.")
 
 
 def _why(error: BoilerhouseError) -> str:

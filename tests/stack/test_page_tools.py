@@ -286,7 +286,7 @@ def test_a_sync_says_what_it_would_do_and_a_backup_brings_a_file_back(stack, poo
     expect(page.locator("#main")).to_contain_text("Done")
     page.goto(f"{stack.base}/tenants/keeper-1/")
     page.get_by_role("button", name="Erase").first.click()
-    page.locator("#dlg-erase-in").fill("keeper-1")
+    page.locator("#question-in").fill("keeper-1")
     page.get_by_role("dialog").get_by_role("button", name="Erase state").click()
     expect(page.locator("#toasts")).to_contain_text("Erasing the saved state")
     eventually(lambda: not sink_server.keys("t/keeper-1/state"), 30)

@@ -24,7 +24,7 @@ from boilerhouse.core import text
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.events import PROGRESS
 from boilerhouse.core.models import Event, Role
-from boilerhouse.dashboard import badges, charts
+from boilerhouse.dashboard import badges, charts, consequences
 from boilerhouse.dashboard.access import action, may, page, signed_in, slow
 from boilerhouse.dashboard.templatetags.ui import short, size
 from boilerhouse.process import budgets
@@ -197,7 +197,7 @@ def _charts(container: Container, span: str) -> list[charts.Chart]:
     ]
 
 
-@action()
+@action(asks=consequences.remove_container)
 def remove(request: HttpRequest, container_id: UUID) -> HttpResponse:
     """Remove an idle container; a claimed one is saved and released first."""
     container = _find(container_id)

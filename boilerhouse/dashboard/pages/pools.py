@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import datetime
 from typing import Any
-from uuid import UUID
 
 from django.conf import settings
 from django.contrib import messages
@@ -18,8 +17,8 @@ from django.utils import timezone
 from boilerhouse.core.errors import BoilerhouseError, Conflict, FieldError, Invalid
 from boilerhouse.core.events import PROGRESS
 from boilerhouse.core.models import Event, Role
-from boilerhouse.dashboard import charts
-from boilerhouse.dashboard.access import action, back, form_page, may, page, require_typed
+from boilerhouse.dashboard import charts, consequences
+from boilerhouse.dashboard.access import action, back, form_page, may, page
 from boilerhouse.dashboard.forms import ApiForm
 from boilerhouse.dashboard.listing import Choice, Listing
 from boilerhouse.dashboard.overview import PoolRow, pool_needs, pool_rows
@@ -31,7 +30,6 @@ from pools.models import Container, Pool, PoolUsage, Workload
 from pools.services import find_pool
 from pools.states import ContainerState
 from tenants import releases
-from tenants.models import Assignment
 from tenants.states import LIVE
 
 TABS = (("containers", "Containers"), ("usage", "Usage"), ("configuration", "Configuration"), ("timeline", "Timeline"))
@@ -262,34 +260,28 @@ def resume(request: HttpRequest, pool_id: str) -> str:
     return f"{pool_id} resumed."
 
 
-@action()
+@action(asks=consequences.drain_pool)
 def drain(request: HttpRequest, pool_id: str) -> str:
     services.drain(pool_id)
     return f"Draining {pool_id}: new claims are refused and idle containers removed."
 
 
-@action()
+@action(asks=consequences.delete_pool)
 def delete(request: HttpRequest, pool_id: str) -> str | HttpResponse:
-    require_typed(request, pool_id, "deleted")
     services.start_deleting(pool_id, force=True)
     messages.success(request, f"Deleting {pool_id}. Its tenants are saved and released first.")
     return HttpResponseRedirect(reverse("pools"), status=303)
 
 
-def _uuid(text: str) -> UUID | None:
-    try:
-        return UUID(text)
-    except ValueError:
-        return None
-
-
-@action(acts="Each release is a transaction of its own, and the page says which were refused.")
+@action(
+    acts="Each release is a transaction of its own, and the page says which were refused.",
+    asks=consequences.release_many,
+)
 def release_many(request: HttpRequest, pool_id: str) -> str | HttpResponse:
     """Release, with a save, the tenants of the selected containers; each error is reported."""
-    picked = request.POST.getlist("id")[:200]
-    rows = Assignment.objects.live().filter(pool_id=pool_id, container_ref__in=[*filter(None, map(_uuid, picked))])
+    picked = consequences.ids_of(request)
     done, refused = 0, []
-    for row in rows:
+    for row in consequences.picked_assignments(pool_id, picked):
         try:
             releases.begin_in(row.held_container)
             done += 1

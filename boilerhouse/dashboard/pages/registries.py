@@ -11,6 +11,7 @@ from django.urls import reverse
 
 from boilerhouse.core.errors import Conflict
 from boilerhouse.core.models import Role
+from boilerhouse.dashboard import consequences
 from boilerhouse.dashboard.access import action, form_page, page
 from boilerhouse.dashboard.forms import ApiForm
 from pools import registry_credentials
@@ -107,7 +108,7 @@ def _rotate(request: HttpRequest, registry_credential_id: str) -> HttpResponse:
 rotate_registry = form_page(_rotation, _rotate)
 
 
-@action(Role.ADMIN)
+@action(Role.ADMIN, asks=consequences.delete_registry_credential)
 def delete_registry(request: HttpRequest, registry_credential_id: str) -> str:
     registry_credentials.delete(registry_credentials.find(registry_credential_id))
     return f"Credential {registry_credential_id} deleted."

@@ -19,7 +19,7 @@ from boilerhouse.api.settings_fields import SettingsInput, render_settings
 from boilerhouse.core import api_keys, deployment_settings
 from boilerhouse.core.errors import Conflict, Invalid, PreconditionFailed
 from boilerhouse.core.models import ApiKey, AuditEntry, Deployment, FailingStep, Process, Role
-from boilerhouse.dashboard import exports
+from boilerhouse.dashboard import consequences, exports
 from boilerhouse.dashboard.access import action, form_page, page
 from boilerhouse.dashboard.documents import Document
 from boilerhouse.dashboard.forms import ApiForm, check_version, version_of
@@ -110,7 +110,7 @@ def _create_key(request: HttpRequest) -> HttpResponse:
 keys = form_page(_keys, _create_key)
 
 
-@action(Role.ADMIN)
+@action(Role.ADMIN, asks=consequences.revoke_key)
 def revoke_key(request: HttpRequest, key_id: str) -> str:
     api_keys.revoke_key(key_id)
     return "Key revoked. Its open connections are closed."
@@ -185,7 +185,7 @@ def _rotate(request: HttpRequest, credential_id: str) -> HttpResponse:
 rotate_credential = form_page(_rotation, _rotate)
 
 
-@action(Role.ADMIN)
+@action(Role.ADMIN, asks=consequences.delete_credential)
 def delete_credential(request: HttpRequest, credential_id: str) -> str:
     credentials.delete(credentials.find(credential_id))
     return f"Credential {credential_id} deleted."

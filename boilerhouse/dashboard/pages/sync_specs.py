@@ -15,8 +15,8 @@ from django.utils.dateparse import parse_datetime
 from boilerhouse.core.errors import BoilerhouseError, Conflict, FieldError, Invalid, PreconditionFailed
 from boilerhouse.core.ids import check_same_id
 from boilerhouse.core.models import Role
-from boilerhouse.dashboard import badges
-from boilerhouse.dashboard.access import action, back, form_page, page, require_typed, slow
+from boilerhouse.dashboard import badges, consequences
+from boilerhouse.dashboard.access import action, back, form_page, page, slow
 from boilerhouse.dashboard.documents import Document, get
 from boilerhouse.dashboard.forms import check_version, version_of
 from boilerhouse.dashboard.listing import Choice, Listing
@@ -186,9 +186,8 @@ def _preview(request: HttpRequest, document: Document, spec: SyncSpec | None) ->
         return [], error.detail
 
 
-@action()
+@action(asks=consequences.delete_spec)
 def delete_spec(request: HttpRequest, spec_id: str) -> HttpResponse:
-    require_typed(request, spec_id, "deleted")
     spec = find_spec(spec_id)
     services.delete_spec(spec, force=True)
     messages.success(request, f"{spec_id} deleted. Saved state stays in the sink.")
@@ -209,7 +208,7 @@ def probe(request: HttpRequest, spec_id: str) -> HttpResponse:
     return back(request)
 
 
-@action()
+@action(asks=consequences.trigger_spec)
 def trigger(request: HttpRequest, spec_id: str) -> str:
     made = syncs.trigger(find_spec(spec_id), "outward", None)
     return f"{len(made)} save{'s' if len(made) != 1 else ''} queued."

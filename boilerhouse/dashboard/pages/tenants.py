@@ -17,8 +17,8 @@ from boilerhouse.core import deployment_settings
 from boilerhouse.core.errors import BoilerhouseError, Invalid, NotFound
 from boilerhouse.core.events import PROGRESS
 from boilerhouse.core.models import Event, Role
-from boilerhouse.dashboard import badges
-from boilerhouse.dashboard.access import action, form_page, page, require_typed, slow
+from boilerhouse.dashboard import badges, consequences
+from boilerhouse.dashboard.access import action, form_page, page, slow
 from boilerhouse.dashboard.listing import Choice, Listing
 from boilerhouse.process import budgets
 from boilerhouse.web import response_bytes
@@ -110,16 +110,15 @@ def tenant(request: HttpRequest, tenant_id: str) -> HttpResponse:
     return render(request, "pages/tenant.html", context)
 
 
-@action()
+@action(asks=consequences.release_tenant)
 def release(request: HttpRequest, tenant_id: str) -> str:
     """Save and release; the same action aborts a pending claim and retries a failed save."""
     releases.begin(tenant_id)
     return f"Saving and releasing {tenant_id}."
 
 
-@action()
+@action(asks=consequences.discard_tenant)
 def discard(request: HttpRequest, tenant_id: str) -> str:
-    require_typed(request, tenant_id, "discarded")
     releases.begin(tenant_id, discard=True)
     return f"Discarding the unsaved state of {tenant_id}. It stays on the node for a limited time."
 
@@ -191,23 +190,24 @@ def _sync(request: HttpRequest, tenant_id: str) -> HttpResponse:
 sync = slow(form_page(_preview, _sync))
 
 
-@action()
+@action(asks=consequences.put_back_backup)
 def put_back(request: HttpRequest, tenant_id: str, backup_id: UUID) -> str:
     backups.restore(tenant_id, backup_id)
     return f"Restoring the backup. {tenant_id} cannot claim until this has ended."
 
 
-@action(acts="Deletes files of this node, which cannot be rolled back; repeating it continues.")
+@action(
+    acts="Deletes files of this node, which cannot be rolled back; repeating it continues.",
+    asks=consequences.erase_tenant,
+)
 def erase(request: HttpRequest, tenant_id: str) -> str:
-    require_typed(request, tenant_id, "erased")
     erasure = state_erasure.begin(tenant_id)
     if erasure.generation is None:
         return f"{tenant_id} has no saved state."
     return f"Erasing the saved state of {tenant_id}, including backups."
 
 
-@action()
+@action(asks=consequences.forget_tenant)
 def forget(request: HttpRequest, tenant_id: str) -> str:
-    require_typed(request, tenant_id, "forgotten")
     count = state_erasure.forget_state(tenant_id)
     return f"{count} saved location{'s' if count != 1 else ''} of {tenant_id} forgotten. The next claim starts empty."

@@ -16,7 +16,8 @@ from boilerhouse.core import text
 from boilerhouse.core.errors import Conflict, FieldError, Invalid, PreconditionFailed
 from boilerhouse.core.ids import check_same_id
 from boilerhouse.core.models import Role
-from boilerhouse.dashboard.access import action, form_page, page, require_typed, slow
+from boilerhouse.dashboard import consequences
+from boilerhouse.dashboard.access import action, form_page, page, slow
 from boilerhouse.dashboard.documents import Document
 from boilerhouse.dashboard.forms import as_json, check_version, version_of
 from boilerhouse.dashboard.listing import Listing
@@ -208,15 +209,14 @@ def _held_configs(workload: Workload) -> list[Assignment]:
     return rows
 
 
-@action()
+@action(asks=consequences.refresh_workload)
 def refresh(request: HttpRequest, workload_id: str) -> str:
     tags.ask_refresh(workload_id)
     return f"Checking the image of {workload_id}. Its pools roll if it has changed."
 
 
-@action()
+@action(asks=consequences.delete_workload)
 def delete(request: HttpRequest, workload_id: str) -> HttpResponse:
-    require_typed(request, workload_id, "deleted")
     services.delete_workload(find_workload(workload_id))
     messages.success(request, f"{workload_id} deleted.")
     return HttpResponseRedirect(reverse("workloads"), status=303)

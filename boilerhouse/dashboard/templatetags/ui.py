@@ -159,21 +159,9 @@ def _component(context: Context, name: str, text: str, **values: str) -> SafeStr
 
 
 @register.simple_block_tag(takes_context=True)
-def ask_dialog(context: Context, content: str, *, id: str, title: str, url: str, verb: str) -> SafeString:
-    """A confirmation for actions that affect others."""
-    return _component(context, "ask_dialog", content, id=id, title=title, url=url, verb=verb)
-
-
-@register.simple_block_tag(takes_context=True)
-def typed_dialog(context: Context, content: str, *, id: str, title: str, url: str, typed: str, verb: str) -> SafeString:
-    """The strongest confirmation: ``typed`` must be entered."""
-    return _component(context, "typed_dialog", content, id=id, title=title, url=url, typed=typed, verb=verb)
-
-
-@register.simple_block_tag(takes_context=True)
-def danger(context: Context, content: str, *, title: str, dialog: str, verb: str) -> SafeString:
-    """An irreversible action, with the button that opens its dialog."""
-    return _component(context, "danger", content, title=title, dialog=dialog, verb=verb)
+def danger(context: Context, content: str, *, title: str, url: str, verb: str) -> SafeString:
+    """An irreversible action, with the button that asks its question."""
+    return _component(context, "danger", content, title=title, url=url, verb=verb)
 
 
 @register.simple_block_tag(takes_context=True)

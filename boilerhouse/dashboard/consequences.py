@@ -1,0 +1,251 @@
+"""The question of each action: what it will do if it is confirmed now.
+
+How strongly an action asks depends on what it may destroy: one that can be repeated or undone does not ask, one that
+others feel asks, and one that destroys state or configuration, or concerns many tenants at once, wants a word typed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from django.db.models import QuerySet
+from django.http import HttpRequest
+
+from boilerhouse.core.errors import Conflict
+from boilerhouse.core.models import ApiKey
+from boilerhouse.dashboard.questions import MANY, Question
+from boilerhouse.dashboard.templatetags.ui import duration_ms, short, size
+from pools import errors as pool_errors
+from pools import registry_credentials
+from pools.models import Container
+from pools.services import find_pool, find_workload
+from syncing import credentials
+from syncing import services as syncing
+from syncing.models import Backup
+from syncing.services import find_spec
+from tenants import errors
+from tenants.models import Assignment
+from tenants.states import AssignmentState
+
+RETRIED = "If the save fails, the state stays on the node and the save is retried."
+IDS = 200
+"""The maximum number of objects in one bulk action."""
+
+
+def count(number: int, noun: str) -> str:
+    """``1 tenant``, ``12 tenants``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _held(tenant_id: str) -> Assignment:
+    held = Assignment.objects.live().select_related("container").filter(tenant_id=tenant_id).first()
+    if held is None:
+        raise errors.NothingHeld
+    return held
+
+
+def _release_question(held: Assignment) -> Question:
+    """Of a tenant that uses a container, by what its pool saves."""
+    specs = [spec.pk for spec in syncing.specs_to_save(held.pool_id, None)]
+    where = f" from {short(str(held.container_ref))}" if held.container_ref else ""
+    measured = held.container.disk_bytes if held.container else None
+    amount = f" ({size(measured)} when last measured)" if measured is not None else ""
+    lost = f"{held.tenant_id} is disconnected{where} now. The container is stopped"
+    if specs:
+        text = f"{lost}, its state{amount} is saved by {', '.join(specs)}, and it is removed. {RETRIED}"
+        return Question(f"Release {held.tenant_id}?", text, "Save and release", "release")
+    text = (
+        f"{lost} and removed. Nothing is saved: no sync spec of {held.pool_id} saves on release. Its state{amount} is"
+        " lost."
+    )
+    return Question(f"Release {held.tenant_id} without a save?", text, "Release and lose state", "lose", held.tenant_id)
+
+
+def release_tenant(_request: HttpRequest, tenant_id: str) -> Question:
+    held = _held(tenant_id)
+    match held.state:
+        case AssignmentState.PENDING:
+            text = "The container is removed because it may hold the tenant's data. The saved state is not changed."
+            return Question(f"Cancel the claim of {tenant_id}?", text, "Cancel claim", "cancel")
+        case AssignmentState.ASSIGNED:
+            return _release_question(held)
+        case AssignmentState.RELEASING:
+            text = "It is being released already. You can follow the release."
+            return Question(f"Release {tenant_id}?", text, "Follow release", "join")
+        case _:
+            text = f"Its last save failed: {held.outcome_detail} {held.whereabouts} The save is tried again now."
+            return Question(f"Save {tenant_id} again?", text, "Retry save", "retry")
+
+
+def discard_tenant(_request: HttpRequest, tenant_id: str) -> Question:
+    _held(tenant_id)
+    text = "Changes since the last complete save are discarded. They can be recovered on the node for a limited time."
+    return Question(f"Discard the unsaved state of {tenant_id}?", text, "Discard state", "discard", tenant_id)
+
+
+def erase_tenant(_request: HttpRequest, tenant_id: str) -> Question:
+    amount = syncing.known_bytes(tenant_id)
+    known = f"All saved state of {tenant_id}{f', {size(amount)},' if amount else ''} is deleted"
+    text = f"{known} at the sinks, including backups. It cannot be recovered. Activity and Changes keep a record."
+    return Question(f"Erase the state of {tenant_id}?", text, "Erase state", "erase", tenant_id)
+
+
+def forget_tenant(_request: HttpRequest, tenant_id: str) -> Question:
+    text = (
+        "The saved state is not where it should be. If it may still exist, repair the sink instead: otherwise the next"
+        " claim starts empty and overwrites it."
+    )
+    return Question(f"Forget the missing state of {tenant_id}?", text, "Forget state", "forget", tenant_id)
+
+
+def put_back_backup(_request: HttpRequest, tenant_id: str, backup_id: UUID) -> Question:
+    backup = Backup.objects.filter(pk=backup_id, tenant_id=tenant_id).first()
+    if backup is None:
+        raise errors.BackupNotFound
+    what = f"{count(backup.files, 'file')}, {size(backup.bytes)}, of {backup.created_at:%Y-%m-%d %H:%M:%S} UTC"
+    text = (
+        f"{what} replace those of {backup.container_path} at the sink, which are kept as a new backup. {tenant_id}"
+        " cannot claim until the restore has ended."
+    )
+    return Question(f"Restore this backup of {tenant_id}?", text, "Restore backup", "restore")
+
+
+def remove_container(_request: HttpRequest, container_id: UUID) -> Question:
+    container = Container.objects.filter(pk=container_id).first()
+    if container is None:
+        raise pool_errors.ContainerNotFound(f"There is no container {container_id}; it may have been removed.")
+    held = Assignment.objects.live().select_related("container").filter(container_ref=container_id).first()
+    if held is not None and held.state == AssignmentState.ASSIGNED:
+        return _release_question(held)
+    if held is not None:
+        return release_tenant(_request, held.tenant_id)
+    text = f"No tenant is using it. {container.pool_id} starts a replacement if it needs one."
+    return Question(f"Remove {short(str(container_id))}?", text, "Remove container", "remove")
+
+
+def drain_pool(_request: HttpRequest, pool_id: str) -> Question:
+    status = find_pool(pool_id).status()
+    warm = status.idle + status.starting
+    refused = f", including {status.waiting} waiting" if status.waiting else ""
+    removed = f"{count(warm, 'idle or starting container')} {'is' if warm == 1 else 'are'} removed." if warm else ""
+    if status.claimed:
+        held = f"{count(status.claimed, 'tenant')} stay{'s' if status.claimed == 1 else ''} until release."
+    else:
+        held = "No tenant is using this pool."
+    text = " ".join(filter(None, (f"New claims are refused{refused}.", removed, held)))
+    return Question(f"Drain {pool_id}?", text, "Drain pool", "drain")
+
+
+def delete_pool(_request: HttpRequest, pool_id: str) -> Question:
+    pool = find_pool(pool_id)
+    status, specs = pool.status(), syncing.specs_to_save(pool_id, None)
+    held = status.claimed + pool.release_failed
+    if not held:
+        first = "No tenant is using it."
+    elif specs:
+        first = f"{count(held, 'tenant')} {'is' if held == 1 else 'are'} saved and released first."
+    else:
+        lost = "its state is" if held == 1 else "their state is"
+        first = f"{count(held, 'tenant')} {'is' if held == 1 else 'are'} released first without a save: {lost} lost."
+    text = f"{first} Then its containers, its sync specs and the pool are deleted. Saved state stays in the sinks."
+    return Question(f"Delete {pool_id}?", text, "Delete pool", "delete", pool_id)
+
+
+def release_many(request: HttpRequest, pool_id: str) -> Question:
+    """Of the tenants of the selected containers."""
+    picked = ids_of(request)
+    held = list(picked_assignments(pool_id, picked))
+    if not held:
+        raise Conflict("None of the selected containers has a tenant. Nothing was released.")
+    specs = [spec.pk for spec in syncing.specs_to_save(pool_id, None)]
+    names = ", ".join(row.tenant_id for row in held[:10]) + (f" and {len(held) - 10} more" if len(held) > 10 else "")
+    who = f"{names} {'is' if len(held) == 1 else 'are'} disconnected now."
+    title, ids = f"Release {count(len(held), 'tenant')}?", [("id", str(row.container_ref)) for row in held]
+    if not specs:
+        text = f"{who} Nothing is saved: no sync spec of {pool_id} saves on release. Their state is lost."
+        return Question(title, text, f"Release {len(held)} and lose state", "lose", str(len(held)), ids)
+    text, typed = f"{who} Their state is saved by {', '.join(specs)}. {RETRIED}", str(len(held))
+    return Question(title, text, f"Save and release {len(held)}", "save", typed if len(held) > MANY else "", ids)
+
+
+def ids_of(request: HttpRequest) -> list[str]:
+    """The ids of the selected rows."""
+    values = request.POST if request.method == "POST" else request.GET
+    return values.getlist("id")[:IDS]
+
+
+def picked_assignments(pool_id: str, picked: Sequence[str]) -> QuerySet[Assignment]:
+    """The live assignments of the selected containers; other values count for nothing."""
+    ids = []
+    for text in picked:
+        try:
+            ids.append(UUID(text))
+        except ValueError:
+            continue
+    return Assignment.objects.live().filter(pool_id=pool_id, container_ref__in=ids).order_by("tenant_id")
+
+
+def delete_spec(_request: HttpRequest, spec_id: str) -> Question:
+    spec = find_spec(spec_id)
+    held = Assignment.objects.live().filter(pool_id=spec.pool_id).count()
+    using = f"{count(held, 'tenant')} of {spec.pool_id} {'is' if held == 1 else 'are'}" if held else "Later tenants are"
+    text = f"{using} no longer saved there. Saved state stays in the sink."
+    return Question(f"Delete {spec_id}?", text, "Delete sync spec", "delete", spec_id)
+
+
+def trigger_spec(_request: HttpRequest, spec_id: str) -> Question:
+    spec = find_spec(spec_id)
+    held = Assignment.objects.filter(pool_id=spec.pool_id, state=AssignmentState.ASSIGNED).count()
+    if not held:
+        raise Conflict("No tenant is assigned a container of this pool. There is nothing to save.")
+    text = f"The state of {count(held, 'tenant')} of {spec.pool_id} is saved. Tenants keep working."
+    return Question(f"Save {count(held, 'tenant')} now?", text, f"Save {count(held, 'tenant')}", "save")
+
+
+def delete_workload(_request: HttpRequest, workload_id: str) -> Question:
+    versions = find_workload(workload_id).versions.count()
+    text = f"The workload and its {count(versions, 'version')} are deleted. A workload that a pool uses is not deleted."
+    return Question(f"Delete {workload_id}?", text, "Delete workload", "delete", workload_id)
+
+
+def refresh_workload(_request: HttpRequest, workload_id: str) -> Question:
+    pools = find_workload(workload_id).pools.count()
+    text = (
+        f"The registry is asked which image the tag points to. A new image is tested in one container of each of"
+        f" {count(pools, 'pool')} first, then idle containers are replaced. Tenants keep their containers until"
+        " release."
+    )
+    return Question(f"Refresh the image of {workload_id}?", text, "Refresh image", "refresh")
+
+
+def revoke_key(_request: HttpRequest, key_id: str) -> Question:
+    key = ApiKey.objects.filter(pk=key_id).first()
+    name = key.name if key else key_id
+    used = f" It was last used at {key.last_used_at:%Y-%m-%d %H:%M:%S} UTC." if key and key.last_used_at else ""
+    text = f"It stops working now, and its open connections are closed. This cannot be undone.{used}"
+    return Question(f"Revoke the key {name}?", text, "Revoke key", "revoke")
+
+
+def delete_credential(_request: HttpRequest, credential_id: str) -> Question:
+    credentials.find(credential_id)
+    text = "The stored secret is deleted and cannot be read back. A credential that a sync spec uses is not deleted."
+    return Question(f"Delete {credential_id}?", text, "Delete credential", "delete", credential_id)
+
+
+def delete_registry_credential(_request: HttpRequest, registry_credential_id: str) -> Question:
+    found = registry_credentials.find(registry_credential_id)
+    text = f"The stored secret is deleted and cannot be read back. Later pulls from {found.registry} do not use it."
+    return Question(f"Delete {registry_credential_id}?", text, "Delete credential", "delete", registry_credential_id)
+
+
+def shorter_inactivity(pool_id: str, timeout_ms: int, inactive: int, fields: Sequence[tuple[str, str]]) -> Question:
+    """Before a pool's configuration releases tenants that use it now."""
+    text = (
+        f"{count(inactive, 'tenant')} of {pool_id} {'has' if inactive == 1 else 'have'} been inactive for longer than"
+        f" {duration_ms(timeout_ms)} and would be released now, unless their files have changed since."
+    )
+    return Question(
+        f"Release {count(inactive, 'tenant')}?", text, "Save and release", "idle",
+        str(inactive) if inactive > MANY else "", [*fields, ("confirmed", "idle")],
+    )  # fmt: skip

@@ -1,0 +1,107 @@
+"""Pages that stand open while things change: every button then does what it says, and nothing that is shown is false."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.stack.chromium import live
+from tests.stack.conftest import eventually
+
+pytestmark = [pytest.mark.stack, pytest.mark.any_database]
+STATE = "t/${tenantId}/"
+
+
+def test_buttons_that_appear_after_a_change_open_their_question(stack, pools, page, sink_server):
+    """A1: their dialogs stood outside what a refresh replaces. A2: the texts were those of page load."""
+    pool = pools(sink=sink_server.json(STATE), warm=2, maxSize=3)
+    stack.claim("change-1", pool)
+    live(page, f"{stack.base}/tenants/change-1/")
+    stack.release("change-1")
+    page.get_by_role("button", name="Erase").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("Erase the state of change-1?")
+    expect(page.locator("#question-in")).to_be_focused()
+    expect(dialog.get_by_role("button", name="Erase state")).to_be_disabled()
+    page.keyboard.type("change-1")
+    expect(dialog.get_by_role("button", name="Erase state")).to_be_enabled()
+    dialog.get_by_role("button", name="Cancel").click()
+    expect(dialog).to_be_hidden()
+    stack.claim("change-1", pool)
+    page.get_by_role("button", name="Release").click()
+    expect(dialog).to_contain_text("Release change-1?")
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("button", name="Release")).to_be_focused()
+
+    idle = next(one["id"] for one in stack.containers(pool))
+    live(page, f"{stack.base}/containers/{idle}/")
+    expect(page.get_by_role("button", name="Remove")).to_be_visible()
+    while stack.claim("change-2", pool)["containerId"] != idle:
+        stack.release("change-2")
+        idle = next(one["id"] for one in stack.containers(pool))
+        live(page, f"{stack.base}/containers/{idle}/")
+    page.get_by_role("button", name="Save and release").click()
+    expect(dialog).to_contain_text("Release change-2?")
+    expect(dialog).not_to_contain_text("No tenant is using it")
+    dialog.get_by_role("button", name="Save and release").click()
+    eventually(lambda: not stack.status("change-2")["assigned"], 60)
+
+
+def test_forms_do_not_become_stale_and_pages_that_are_refreshed_do(stack, pools, page):
+    """A7: the clock of the page goes on by 40 s, with and without answers."""
+    pool = pools(warm=1)
+    page.clock.install()
+    for path in ("/pools/new", "/workloads/new", "/settings/keys/", "/sync/specs/new"):
+        page.goto(stack.base + path)
+        page.clock.run_for(40_000)
+        assert page.locator(".card").count() > 0
+        assert page.locator(".card.stale").count() == 0, path
+    live(page, f"{stack.base}/pools/{pool}/")
+    page.route("**/pools/**", lambda route: route.abort())
+    page.clock.run_for(45_000)
+    expect(page.locator(".card.stale").first).to_be_visible()
+    page.unroute("**/pools/**")
+    page.problems.clear()  # the aborted refreshes
+
+
+def test_who_watches_a_container_when_it_goes_reads_a_sentence(stack, pools, page):
+    """A8: it was one or two letters wide. Its log stays."""
+    pool = pools(warm=1)
+    held = stack.claim("goes-1", pool)["containerId"]
+    stack.exec(held, "echo said-before-it-went > /proc/1/fd/1")
+    live(page, f"{stack.base}/containers/{held}/")
+    expect(page.locator("#log")).to_contain_text("said-before-it-went")
+    stack.release("goes-1")
+    note = page.get_by_role("alert").filter(has_text="This no longer exists.")
+    expect(note).to_be_visible(timeout=30_000)
+    for button in page.locator("#main form button").all():
+        expect(button).to_be_disabled()
+    box = note.bounding_box()
+    assert box is not None
+    assert box["height"] < 80
+    assert box["width"] > 400
+    expect(page.locator("#log")).to_contain_text("said-before-it-went")
+    page.problems.clear()  # the refresh that found nothing
+
+
+def test_back_shows_the_filters_that_are_on(stack, pools, page):
+    """A12: the box said "user" over unfiltered rows."""
+    pool = pools(warm=1)
+    stack.claim("back-1", pool)
+    live(page, f"{stack.base}/tenants/")
+    page.locator("#f-pool").select_option(pool)
+    expect(page).to_have_url(re.compile(f"pool={pool}"))
+    page.locator("#f-q").fill("nobody")
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile("q=nobody"))
+    page.go_back()
+    expect(page).not_to_have_url(re.compile("q=nobody"))
+    expect(page.locator("#f-q")).to_have_value("")
+    expect(page.locator("#f-pool")).to_have_value(pool)
+    page.go_back()
+    expect(page.locator("#f-pool")).to_have_value("")
+    page.go_forward()
+    page.go_forward()
+    expect(page.locator("#f-q")).to_have_value("nobody")
