@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from django.http import HttpRequest
 from rest_framework import serializers
 
 from boilerhouse.core.errors import BoilerhouseError, FieldError, Invalid, PreconditionFailed
@@ -72,6 +73,20 @@ class ApiForm:
         self.errors += errors
         for field in self.fields:
             field.error = field.error or next((e.detail for e in errors if _is_of(e.pointer, field.name)), "")
+
+
+USED_FORMS = "used_forms"
+MOST_USED_FORMS = 50
+
+
+def is_first(request: HttpRequest) -> bool:
+    """Whether this session sends the form with this ``form_id`` for the first time; a reload sends it again."""
+    form_id = request.POST.get("form_id", "")[:32]
+    used = request.session.get(USED_FORMS, [])
+    if not form_id or form_id not in used:
+        request.session[USED_FORMS] = [*used, *filter(None, [form_id])][-MOST_USED_FORMS:]
+        return True
+    return False
 
 
 def _at(values: Mapping[str, Any], name: str) -> Any:

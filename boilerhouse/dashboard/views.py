@@ -9,6 +9,7 @@ from django.conf import settings
 from django.contrib import admin
 from django.contrib.auth import get_user_model, login
 from django.contrib.auth import views as auth
+from django.contrib.auth.forms import PasswordChangeForm, SetPasswordForm
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
 from django.middleware.csrf import REASON_MALFORMED_REFERER, REASON_NO_CSRF_COOKIE, REASON_NO_REFERER
@@ -25,6 +26,7 @@ from boilerhouse.operations.login_tokens import login_tokens
 from boilerhouse.web import transport
 
 YEAR_S = 365 * 24 * 3600
+SIGNED_IN_BY_LINK = "signed_in_by_link"
 
 
 def health_alias(request: HttpRequest) -> HttpResponse:
@@ -87,12 +89,29 @@ def set_times(request: HttpRequest) -> HttpResponse:
 class SignIn(auth.LoginView):
     lane = "sign-in"
 
+    def form_valid(self, form: Any) -> HttpResponse:
+        self.request.session.pop(SIGNED_IN_BY_LINK, None)
+        return super().form_valid(form)
+
 
 class ChangePassword(auth.PasswordChangeView):
+    """Asks for the old password, unless the user has none or has signed in with a one-time link."""
+
     lane = "sign-in"
 
     def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
         return changing(request, partial(super().post, request, *args, **kwargs))
+
+    def get_form_class(self) -> Any:
+        by_link = self.request.session.get(SIGNED_IN_BY_LINK)
+        has_password = (
+            get_user_model().objects.get_by_natural_key(self.request.user.get_username()).has_usable_password()
+        )
+        return PasswordChangeForm if has_password and not by_link else SetPasswordForm
+
+    def form_valid(self, form: Any) -> HttpResponse:
+        self.request.session.pop(SIGNED_IN_BY_LINK, None)
+        return super().form_valid(form)
 
 
 def admin_login(request: HttpRequest) -> HttpResponse:
@@ -135,4 +154,5 @@ def _log_in_once(request: HttpRequest, uid: str, token: str) -> bool:
         if user is None or not login_tokens.check_token(user, token):
             return False
         login(request, user, backend="django.contrib.auth.backends.ModelBackend")
+        request.session[SIGNED_IN_BY_LINK] = True
     return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import secrets
 import sys
 from typing import Any
 
@@ -19,12 +20,13 @@ from boilerhouse.api.settings_fields import SettingsInput, render_settings
 from boilerhouse.core import api_keys, deployment_settings
 from boilerhouse.core.errors import Conflict, Invalid, PreconditionFailed
 from boilerhouse.core.models import ApiKey, AuditEntry, Deployment, FailingStep, Process, Role
-from boilerhouse.dashboard import consequences, exports
+from boilerhouse.dashboard import consequences, exports, forms
 from boilerhouse.dashboard.access import action, form_page, page
 from boilerhouse.dashboard.documents import Document
 from boilerhouse.dashboard.forms import ApiForm, check_version, version_of
 from boilerhouse.dashboard.listing import Choice, Listing
 from boilerhouse.dashboard.sections import deployment as sections
+from boilerhouse.process import processes
 from pools import host
 from syncing import credentials
 from syncing.api.credentials import CredentialInput, render_credential
@@ -64,9 +66,11 @@ def credential_form() -> ApiForm:
 
 @page()
 def about(request: HttpRequest) -> HttpResponse:
-    deployment = Deployment.objects.first()
+    deployment, living = Deployment.objects.first(), processes.living()
+    rows = list(Process.objects.order_by("kind", "name", "pk"))
     context: dict[str, Any] = {
-        "section": "about", "deployment": deployment, "processes": Process.objects.order_by("kind", "name"),
+        "section": "about", "deployment": deployment, "processes": [row for row in rows if row.pk in living],
+        "ended": [row for row in rows if row.pk not in living],
         "failing_steps": FailingStep.objects.order_by("name"),
         "python": sys.version.split()[0], "django": django.get_version(),
         "database": connection.vendor, "system": platform.platform(terse=True),
@@ -76,6 +80,7 @@ def about(request: HttpRequest) -> HttpResponse:
 
 
 def _key_page(request: HttpRequest, form: ApiForm, status: int = 200, **more: Any) -> HttpResponse:
+    form_id = secrets.token_urlsafe(12)
     rows = Listing(
         request,
         ApiKey.objects.all(),
@@ -84,7 +89,7 @@ def _key_page(request: HttpRequest, form: ApiForm, status: int = 200, **more: An
         sorts={"name": "name", "made": "created_at", "used": "last_used_at"},
         default="-made",
     )
-    context = {"section": "keys", "list": rows, "form": form, **more}
+    context = {"section": "keys", "list": rows, "form": form, "form_id": form_id, **more}
     return render(request, "pages/keys.html", context, status=status)
 
 
@@ -99,6 +104,9 @@ def _create_key(request: HttpRequest) -> HttpResponse:
     data = form.read(request.POST)
     if data is None:
         return _key_page(request, form, 422)
+    if not forms.is_first(request):
+        messages.warning(request, "This form was sent before. No other key was created.")
+        return HttpResponseRedirect(reverse("settings-keys"), status=303)
     row, key = api_keys.create_key(
         name=data["name"], role=Role(data["role"]), tenant_ids=data.get("tenant_ids"), expires_at=data.get("expires_at")
     )
