@@ -7,7 +7,7 @@ from typing import Any
 from django.db import models
 from django.db.models import Q, Value
 from django.db.models.fields.json import KeyTextTransform
-from django.db.models.functions import Cast, Now
+from django.db.models.functions import Cast, Coalesce, Now
 from django.utils import timezone
 
 from boilerhouse.core.fields import EncryptedJSONField
@@ -177,11 +177,22 @@ class SyncRun(models.Model):
     def __str__(self) -> str:
         return f"{self.direction} {self.tenant_id} {self.state}"
 
+    @property
+    def sent_bytes(self) -> int:
+        """What was transferred; ``progress["bytes"]`` is the size of the state, most of which may be at the sink
+        already."""
+        return int(self.progress.get("sentBytes", self.progress.get("bytes", 0)))
+
+
+def sent() -> Cast:
+    """A run's transferred bytes, for queries. Runs of earlier versions know only the size of the state."""
+    texts = (KeyTextTransform(name, "progress") for name in ("sentBytes", "bytes"))
+    return Cast(Coalesce(*texts), models.BigIntegerField())
+
 
 def bytes_moved(runs: models.QuerySet[SyncRun]) -> int:
     """The sum of what these runs transferred, computed by the database."""
-    each = Cast(KeyTextTransform("bytes", "progress"), models.BigIntegerField())
-    return runs.aggregate(total=models.Sum(each))["total"] or 0
+    return runs.aggregate(total=models.Sum(sent()))["total"] or 0
 
 
 class MappingRestore(models.Model):

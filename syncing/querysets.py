@@ -68,6 +68,7 @@ def _tell(run: SyncRun) -> None:
     match run.state:
         case SyncRunState.SUCCEEDED:
             payload |= {"files": run.progress.get("files", 0), "bytes": run.progress.get("bytes", 0)}
+            payload["sentBytes"] = run.sent_bytes
             payload["deleted"] = run.deleted
         case SyncRunState.FAILED | SyncRunState.CANCELLED:
             payload |= {"code": run.error_code, "detail": run.error_detail}

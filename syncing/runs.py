@@ -71,7 +71,7 @@ def running(
             raise
         raise errors.SyncFailed(public.detail) from error
     end(SyncRunState.SUCCEEDED, "succeeded", progress=run.progress, deleted=run.deleted, deletes=run.deletes)
-    SYNC_BYTES.labels(direction).inc(sum(step.get("transferred", step["bytes"]) for step in run.steps))
+    SYNC_BYTES.labels(direction).inc(run.sent_bytes)
 
 
 def fail_queued(run: SyncRun, error: errors.SyncFailed) -> None:
@@ -156,6 +156,7 @@ class ProgressReporter:
             eta = round((total - size) / now.bytes_per_second * 1000) if now.bytes_per_second >= 1 else None
         return {
             "bytes": size,
+            "sentBytes": self._before.bytes + now.bytes,
             "totalBytes": total,
             "files": files,
             "totalFiles": total_files,
@@ -173,7 +174,8 @@ def add_step(run: SyncRun, mapping: SyncMapping, location: str, files: int, size
     step = {"mapping": mapping.position, "containerPath": mapping.container_path, "location": location}
     run.steps = [*run.steps, {**step, "files": files, "bytes": size, **more}]
     totals = {"files": sum(s["files"] for s in run.steps), "bytes": sum(s["bytes"] for s in run.steps)}
-    run.progress = {**totals, "totalFiles": totals["files"], "totalBytes": totals["bytes"], "percent": 100.0}
+    sent = {"sentBytes": sum(s.get("transferred", s["bytes"]) for s in run.steps)}
+    run.progress = {**totals, **sent, "totalFiles": totals["files"], "totalBytes": totals["bytes"], "percent": 100.0}
 
 
 TELL_AT_MOST_S = 5.0

@@ -52,7 +52,9 @@ def restore_progress(assignment: Assignment | None) -> dict[str, Any] | None:
         state=SyncRunState.RUNNING,
     )  # fmt: skip
     run = runs.order_by("-created_at").first()
-    return {"runId": str(run.pk), **NOTHING_YET, **run.progress} if run else None
+    if run is None:
+        return None
+    return {"runId": str(run.pk), **{name: run.progress.get(name, value) for name, value in NOTHING_YET.items()}}
 
 
 def claim_error(newest: Assignment | None) -> dict[str, Any] | None:

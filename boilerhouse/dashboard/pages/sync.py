@@ -7,7 +7,6 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from django.db.models.fields.json import KeyTextTransform
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.utils import timezone
@@ -20,7 +19,7 @@ from boilerhouse.dashboard.bounded_counts import up_to
 from boilerhouse.dashboard.listing import Choice, Listing
 from boilerhouse.dashboard.overview import sync_needs
 from boilerhouse.dashboard.templatetags.ui import size
-from syncing.models import SinkProbe, SyncRun, SyncSpec
+from syncing.models import SinkProbe, SyncRun, SyncSpec, sent
 from syncing.states import UNFINISHED, Direction, SyncRunState, Trigger
 from tenants import errors, syncs
 
@@ -31,7 +30,8 @@ COLUMNS: exports.Columns = [
     ("id", lambda run: run.pk), ("spec", lambda run: run.spec_id), ("tenant", lambda run: run.tenant_id),
     ("generation", lambda run: run.generation), ("direction", lambda run: run.direction),
     ("trigger", lambda run: run.trigger), ("state", lambda run: run.state),
-    ("bytes", lambda run: run.progress.get("bytes", 0)), ("files", lambda run: run.progress.get("files", 0)),
+    ("bytes", lambda run: run.progress.get("bytes", 0)), ("sentBytes", lambda run: run.sent_bytes),
+    ("files", lambda run: run.progress.get("files", 0)),
     ("deleted", lambda run: run.deleted), ("createdAt", lambda run: run.created_at),
     ("startedAt", lambda run: run.started_at), ("finishedAt", lambda run: run.finished_at),
     ("error", lambda run: run.error_code), ("detail", lambda run: run.error_detail),
@@ -87,11 +87,12 @@ def monitor(request: HttpRequest) -> HttpResponse:
 
 
 def _charts(span: str) -> list[charts.Chart]:
-    """Transferred bytes and durations, per part of the time range."""
+    """Transferred bytes and results, per part of the time range."""
     start = timezone.now() - charts.RANGES[span]
     step = charts.RANGES[span] / 48
-    columns = ("finished_at", "direction", "state", KeyTextTransform("bytes", "progress"))
-    rows = list(SyncRun.objects.filter(finished_at__gte=start).order_by("-finished_at").values_list(*columns)[:CHARTED])
+    runs = SyncRun.objects.filter(finished_at__gte=start).order_by("-finished_at").annotate(sent=sent())
+    columns = ("finished_at", "direction", "state", "sent")
+    rows = list(runs.values_list(*columns)[:CHARTED])
     saved, restored, failed, finished = ([0.0] * 49 for _ in range(4))
     for ended, direction, state, amount_moved in rows:
         slot = min(48, int((ended - start) / step))
@@ -111,12 +112,12 @@ def _charts(span: str) -> list[charts.Chart]:
     bytes_of = {"saved": series(saved), "restored": series(restored)}
     runs_of = {"done": series(finished), "failed": series(failed)}
     moved = f"{amount(sum(saved))} saved, {amount(sum(restored))} restored"
-    ended = f"{whole(sum(finished))} done, {whole(sum(failed))} failed"
+    results = f"{whole(sum(finished))} done, {whole(sum(failed))} failed"
     if len(rows) == CHARTED:
-        moved, ended = (f"{words}, in the newest {CHARTED:,} runs" for words in (moved, ended))
+        moved, results = (f"{words}, in the newest {CHARTED:,} runs" for words in (moved, results))
     return [
         charts.chart("Transferred", span, bytes_of, amount, least=1000, unit="bytes", now=moved, every=step),
-        charts.chart("Runs", span, runs_of, whole, now=ended, every=step),
+        charts.chart("Runs", span, runs_of, whole, now=results, every=step),
     ]
 
 

@@ -284,8 +284,7 @@ def sentence(event: Event) -> SafeString:
             parts = ["Restoring " if payload.get("direction") == "download" else "Saving ", tenant]
         case "sync.completed":
             verb = "Restored " if payload.get("direction") == "download" else "Saved "
-            files = payload.get("files")
-            parts = [verb, tenant, f": {files} file{'' if files == 1 else 's'}, {size(payload.get('bytes'))}"]
+            parts = [verb, tenant, f": {_transfer(payload)}"]
         case "sync.failed" | "sync.cancelled":
             verb = "Restore of " if payload.get("direction") == "download" else "Save of "
             parts = [verb, tenant, f" {event.type.partition('.')[2]}: {payload.get('detail')}"]
@@ -312,6 +311,15 @@ def sentence(event: Event) -> SafeString:
         case _:
             parts = [event.type]
     return format_html_join("", "{}", ((part,) for part in parts))
+
+
+def _transfer(payload: dict[str, Any]) -> str:
+    """What a run sent, and how large the state is: two figures, because a save sends only what changed."""
+    files, whole, sent = payload.get("files"), payload.get("bytes") or 0, payload.get("sentBytes")
+    state = f"{files} file{'' if files == 1 else 's'}, {size(whole)}"
+    if sent is None or sent == whole:
+        return state
+    return f"sent {size(sent)} of {state}" if sent else f"nothing to send, {state}"
 
 
 def _scaled(payload: dict[str, Any]) -> str:
