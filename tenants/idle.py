@@ -34,6 +34,12 @@ def due_at(assignment: Assignment) -> datetime | None:
     return later(assignment.last_activity_at, timeout_ms)
 
 
+def inactive(pool_id: str, timeout_ms: int) -> QuerySet[Assignment]:
+    """The pool's tenants without activity for so long; their files may still have changed."""
+    rows = Assignment.objects.filter(pool_id=pool_id, state=AssignmentState.ASSIGNED)
+    return rows.filter(last_activity_at__lt=earlier(clock.now(), timeout_ms))
+
+
 def note_activity(container_id: UUID) -> None:
     """Record an API call for the container's tenant, at most once in five seconds."""
     now = clock.now()

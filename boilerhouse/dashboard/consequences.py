@@ -247,5 +247,5 @@ def shorter_inactivity(pool_id: str, timeout_ms: int, inactive: int, fields: Seq
     )
     return Question(
         f"Release {count(inactive, 'tenant')}?", text, "Save and release", "idle",
-        str(inactive) if inactive > MANY else "", [*fields, ("confirmed", "idle")],
+        str(inactive) if inactive > MANY else "", fields,
     )  # fmt: skip

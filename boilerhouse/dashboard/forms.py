@@ -12,6 +12,7 @@ from django.http import HttpRequest
 from rest_framework import serializers
 
 from boilerhouse.core.errors import BoilerhouseError, FieldError, Invalid, PreconditionFailed
+from boilerhouse.dashboard import durations as duration_text
 from boilerhouse.web.problems import field_errors
 
 
@@ -40,12 +41,18 @@ class ApiForm:
         *,
         lists: Collection[str] = (),
         secrets: Collection[str] = (),
+        durations: Mapping[str, int] | None = None,
     ) -> None:
-        """``lists`` are entered as words; ``secrets`` are not shown again."""
-        self._serializer, self._lists = serializer, lists
+        """``lists`` are entered as words; ``secrets`` are not shown again; ``durations`` are milliseconds, entered with
+        a unit, each with its least value other than 0."""
+        self._serializer, self._lists, self._durations = serializer, lists, durations or {}
         self.fields = [
             Field(
-                name, *labels[name], _text(_at(values, name)), (choices or {}).get(name, []), is_secret=name in secrets
+                name,
+                *labels[name],
+                self._shown(name, _at(values, name)),
+                (choices or {}).get(name, []),
+                is_secret=name in secrets,
             )
             for name in names
         ]
@@ -54,18 +61,34 @@ class ApiForm:
     def read(self, posted: Mapping[str, str], **more: Any) -> dict[str, Any] | None:
         """The validated input; None if there are errors, which the form then shows."""
         values: dict[str, Any] = dict(more)
+        self.errors = []
         for field in self.fields:
             typed = posted.get(field.name, "").strip()
             field.value = "" if field.is_secret else typed
             if typed:
-                _put(values, field.name, typed.replace(",", " ").split() if field.name in self._lists else typed)
+                _put(values, field.name, self._value(field.name, typed))
         body = self._serializer(data=values)
-        if body.is_valid():
+        if body.is_valid() and not self.errors:
             return dict(body.validated_data)
-        self.errors = field_errors(body.errors)
+        self.errors += field_errors(body.errors)
         for field in self.fields:
             field.error = next((e.detail for e in self.errors if _is_of(e.pointer, field.name)), "")
         return None
+
+    def _shown(self, name: str, value: Any) -> str:
+        is_duration = name in self._durations and isinstance(value, int)
+        return duration_text.show(value) if is_duration else _text(value)
+
+    def _value(self, name: str, typed: str) -> Any:
+        if name in self._lists:
+            return typed.replace(",", " ").split()
+        if name in self._durations:
+            try:
+                return duration_text.parse(typed, self._durations[name])
+            except ValueError as error:
+                self.errors.append(FieldError(f"/{name.replace('.', '/')}", str(error), "malformed"))
+                return 0
+        return typed
 
     def add(self, error: BoilerhouseError) -> None:
         """Add the errors of a service."""

@@ -13,6 +13,7 @@ from django.utils import timezone
 from boilerhouse.core import api_keys
 from boilerhouse.core.context import acting
 from boilerhouse.core.models import AuditEntry, Role
+from boilerhouse.dashboard import durations
 from boilerhouse.dashboard.urls import urlpatterns
 from syncing import credentials
 from syncing.models import Backup, Credential
@@ -202,6 +203,57 @@ def test_who_may_not_act_is_not_asked(client, db, data_dir, role):
     answer = client.get("/tenants/alice/release", headers=DIALOG)
     assert answer.status_code == (403 if role == "viewer" else 302)
     assert "Release alice" not in answer.content.decode()
+
+
+FORM = {"name": "notes", "minSize": "0", "maxSize": "20", "minIdle": "0", "onUnhealthy": "report"}
+
+
+def test_a_shorter_time_without_activity_says_whom_it_releases_before_it_is_saved(operator):
+    """A3: 30 was typed, and all tenants of the pool were released within seconds."""
+    pool = make_pool("notes")
+    make_sync_spec(pool)
+    for number in range(7):
+        row = held(pool, f"t-{number}")
+        Assignment.objects.filter(pk=row.pk).update(last_activity_at=timezone.now() - timedelta(minutes=5 + number))
+    page = operator.post("/pools/notes/configure", {**FORM, "idleTimeoutMs": "30"})
+    assert page.status_code == 422
+    assert "Enter a number with a unit, such as 90 s, 30 min, 8 h or 7 d." in text_of(page)
+    assert "Enter at least 10 s, or 0." in text_of(
+        operator.post("/pools/notes/configure", {**FORM, "idleTimeoutMs": "30 ms"})
+    )
+
+    question = text_of(operator.post("/pools/notes/configure", {**FORM, "idleTimeoutMs": "30 s"}))
+    assert "7 tenants of notes have been inactive for longer than 30 s and would be released now" in question
+    assert TYPED.findall(question) == ["7"]
+    assert 'name="idleTimeoutMs" value="30 s"' in question
+    pool.refresh_from_db()
+    assert pool.idle_timeout_ms == 0
+    operator.post("/pools/notes/configure", {**FORM, "idleTimeoutMs": "30 s", "asked": "idle", "typed": "6"})
+    pool.refresh_from_db()
+    assert pool.idle_timeout_ms == 0
+    operator.post("/pools/notes/configure", {**FORM, "idleTimeoutMs": "30 s", "asked": "idle", "typed": "7"})
+    pool.refresh_from_db()
+    assert pool.idle_timeout_ms == 30_000
+
+
+def test_a_time_that_releases_nobody_is_saved_at_once(operator):
+    pool = make_pool("notes")
+    held(pool)
+    operator.post("/pools/notes/configure", {**FORM, "idleTimeoutMs": "1 h 30 min"})
+    pool.refresh_from_db()
+    assert pool.idle_timeout_ms == 5_400_000
+    assert 'value="1 h 30 min"' in text_of(operator.get("/pools/notes/?tab=configuration"))
+
+
+@pytest.mark.parametrize("text", ["30", "min", "-5 s", "5 weeks", "5 s x", "9999999 d", "1.5 h", "\u0663 s"])
+def test_a_time_without_a_known_unit_is_refused(text):
+    with pytest.raises(ValueError, match="Enter"):
+        durations.parse(text)
+
+
+@pytest.mark.parametrize("ms", [0, 1, 999, 1000, 90_000, 5_400_000, 604_800_000, 86_461_001])
+def test_a_time_is_shown_as_it_can_be_typed(ms):
+    assert durations.parse(durations.show(ms)) == ms
 
 
 def pages_of(admin) -> dict[str, str]:

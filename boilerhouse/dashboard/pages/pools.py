@@ -17,11 +17,12 @@ from django.utils import timezone
 from boilerhouse.core.errors import BoilerhouseError, Conflict, FieldError, Invalid
 from boilerhouse.core.events import PROGRESS
 from boilerhouse.core.models import Event, Role
-from boilerhouse.dashboard import charts, consequences
+from boilerhouse.dashboard import charts, consequences, durations, questions
 from boilerhouse.dashboard.access import action, back, form_page, may, page
 from boilerhouse.dashboard.forms import ApiForm
 from boilerhouse.dashboard.listing import Choice, Listing
 from boilerhouse.dashboard.overview import PoolRow, pool_needs, pool_rows
+from boilerhouse.dashboard.questions import Question
 from boilerhouse.dashboard.templatetags.ui import size
 from pools import services
 from pools.api.serializers import PoolInput, render_pool
@@ -29,9 +30,10 @@ from pools.egress import DEFAULT, Mode
 from pools.models import Container, Pool, PoolUsage, Workload
 from pools.services import find_pool
 from pools.states import ContainerState
-from tenants import releases
+from tenants import idle, releases
 from tenants.states import LIVE
 
+ANSWER = ("csrfmiddlewaretoken", "asked", "typed", "next")
 TABS = (("containers", "Containers"), ("usage", "Usage"), ("configuration", "Configuration"), ("timeline", "Timeline"))
 TIMELINE = 30
 MARKED, MARKS = ("pool.scaled", "pool.warning"), 50
@@ -140,6 +142,7 @@ def _charts(pool: Pool, span: str) -> list[charts.Chart]:
     ]
 
 
+LEAST_INACTIVE_MS = 10_000
 MODE, ALLOW = "network.egress.mode", "network.egress.allow"
 LABELS = {
     "id": ("Id", "Letters, digits and -. Cannot be changed later. Leave empty to derive it from the name"),
@@ -148,7 +151,7 @@ LABELS = {
     "minSize": ("Min size", "The smallest number of containers"),
     "maxSize": ("Max size", "The largest number of containers, including starting ones"),
     "minIdle": ("Keep idle", "Idle containers kept ready for claims"),
-    "idleTimeoutMs": ("Release when inactive for, ms", "0 means never. State is saved first"),
+    "idleTimeoutMs": ("Release when inactive for", f"With a unit, {durations.EXAMPLES}. 0 means never"),
     "onUnhealthy": ("When a claimed container is unhealthy", "Idle containers are replaced immediately"),
     MODE: ("Outgoing network access", "Takes effect immediately, also for claimed containers"),
     ALLOW: (
@@ -168,7 +171,9 @@ def pool_form(values: dict[str, Any], *, is_new: bool = False) -> ApiForm:
     }
     if is_new:
         choices["workloadId"] = [(pk, pk) for pk in Workload.objects.order_by("id").values_list("pk", flat=True)]
-    return ApiForm(PoolInput, names, LABELS, values, choices, lists=[ALLOW])
+    return ApiForm(
+        PoolInput, names, LABELS, values, choices, lists=[ALLOW], durations={"idleTimeoutMs": LEAST_INACTIVE_MS}
+    )
 
 
 MODE_WORDS = {
@@ -230,6 +235,8 @@ def configure(request: HttpRequest, pool_id: str) -> str | HttpResponse:
     data = form.read(request.POST, workloadId=pool.workload_id, network=kept)
     if data is None:
         return render(request, "pages/pool.html", {**_context(pool, "configuration"), "form": form}, status=422)
+    if question := _asks_first(request, pool, data["idle_timeout_ms"]):
+        return questions.show(request, question)
     data.pop("workload_id")
     _without_default(data, network)
     try:
@@ -238,6 +245,22 @@ def configure(request: HttpRequest, pool_id: str) -> str | HttpResponse:
         form.add(error)
         return render(request, "pages/pool.html", {**_context(pool, "configuration"), "form": form}, status=422)
     return f"{pool_id} saved."
+
+
+def _asks_first(request: HttpRequest, pool: Pool, timeout_ms: int) -> Question | None:
+    """The question if the new time without activity releases tenants now, unless it has been answered."""
+    before_ms = pool.idle_timeout_ms
+    if not timeout_ms or (before_ms and timeout_ms >= before_ms):
+        return None
+    inactive = idle.inactive(pool.pk, timeout_ms).count()
+    if not inactive:
+        return None
+    fields = [(name, str(value)) for name, value in request.POST.items() if name not in ANSWER]
+    question = consequences.shorter_inactivity(pool.pk, timeout_ms, inactive, fields)
+    if request.POST.get("asked") != question.kind:
+        return question
+    questions.check_typed(question, request)
+    return None
 
 
 @action()
