@@ -78,11 +78,25 @@
     }
   }
 
+  // Only a tab that is seen follows: a browser opens six connections to a server, for all of its tabs.
+  let following = null;
+  const seen = () =>
+    new Promise((resolve) => {
+      if (!document.hidden) resolve();
+      else document.addEventListener("visibilitychange", resolve, { once: true });
+    });
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden) following?.abort();
+  });
+
   async function follow() {
     while (!stopped) {
+      await seen();
+      following = new AbortController();
       try {
         const answer = await fetch(`${address}?since=${encodeURIComponent(last)}`, {
           headers: { Accept: "text/plain" },
+          signal: following.signal,
         });
         if (answer.status === 404) {
           say("The container has been removed");
@@ -104,6 +118,7 @@
         say("The log has ended; checking again");
         failures += 1;
       } catch {
+        if (document.hidden) continue; // nothing is missed: the next request begins after the last line
         failures += 1;
         gap = true;
         say("Disconnected; reconnecting");

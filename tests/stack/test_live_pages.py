@@ -86,6 +86,32 @@ def test_who_watches_a_container_when_it_goes_reads_a_sentence(stack, pools, pag
     page.problems.clear()  # the refresh that found nothing
 
 
+def test_a_tab_that_is_not_seen_holds_no_connection_for_its_log(stack, pools, page):
+    """A9: six tabs of containers froze every other page of the same browser. No line is lost."""
+    pool = pools(warm=1)
+    held = stack.claim("tabs-1", pool)["containerId"]
+    say = "echo said-{} > /proc/1/fd/1"
+    stack.exec(held, say.format("first"))
+    ended: list[str] = []
+    page.on("requestfailed", lambda request: ended.append(request.url))
+    live(page, f"{stack.base}/containers/{held}/")
+    expect(page.locator("#log-state")).to_have_text("Following")
+
+    def be_seen(is_seen: bool) -> None:
+        hidden = "false" if is_seen else "true"
+        page.evaluate(f"Object.defineProperty(document, 'hidden', {{ configurable: true, get: () => {hidden} }})")
+        page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+
+    be_seen(False)
+    eventually(lambda: page.wait_for_timeout(100) or any("/follow" in url for url in ended))
+    stack.exec(held, say.format("meanwhile"))
+    page.wait_for_timeout(500)
+    expect(page.locator("#log")).not_to_contain_text("said-meanwhile")
+    be_seen(True)
+    expect(page.locator("#log")).to_contain_text("said-meanwhile")
+    expect(page.locator("#log")).not_to_contain_text("Reconnected")
+
+
 def test_back_shows_the_filters_that_are_on(stack, pools, page):
     """A12: the box said "user" over unfiltered rows."""
     pool = pools(warm=1)
