@@ -105,6 +105,27 @@ def test_a_claim_that_nobody_waits_for_says_until_when_and_one_that_failed_says_
     assert "Claim failed" in pages["bob"]
 
 
+@pytest.mark.parametrize(
+    ("step", "words"),
+    [
+        ("stopping", 'Changes since the last save would be lost.</b> <span class="muted">The release saves them now.'),
+        ("destroying", 'Nothing would be lost.</b> <span class="muted">The release has saved the state.'),
+    ],
+)
+def test_a_release_says_what_the_loss_of_the_node_would_take(staff, step, words):
+    """A11: it said that no spec saves periodically, of a spec that saves every 15 s."""
+    container = make_container(state="claimed")
+    make_sync_spec(container.pool, interval_ms=15_000)
+    Assignment.objects.create(
+        tenant=Tenant.objects.create(id="alice"), pool=container.pool, generation=1, deadline=timezone.now(),
+        state="releasing", step=step, container=container, container_ref=container.pk, version=container.version,
+        was_assigned=True, assigned_at=timezone.now(),
+    )  # fmt: skip
+    page = text_of(staff.get("/tenants/alice/"))
+    assert words in page
+    assert "saves periodically" not in page
+
+
 def test_a_tenants_page_shows_what_it_uses(staff):
     """Exact numbers, and bytes in readable units."""
     container = make_container(state="claimed")

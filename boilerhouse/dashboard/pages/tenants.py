@@ -42,6 +42,7 @@ STEPS = {
     ReleaseStep.WIPING: "Deleting its directories",
 }
 
+SAVED_STEPS = (ReleaseStep.SAVED, ReleaseStep.DESTROYING, ReleaseStep.WIPING)
 CLAIM_STEPS = ("Container assigned", "State restored, config and secrets written", "Ready for the tenant")
 
 
@@ -100,6 +101,7 @@ def tenant(request: HttpRequest, tenant_id: str) -> HttpResponse:
         "kept_to": max(filter(None, (saved, held.assigned_at or held.created_at))) if held else None,
         "is_overdue": any(beat.is_overdue(now) for beat in periodic_saves),
         "interval_s": min(((beat.spec.interval_ms or 0) // 1000 for beat in periodic_saves), default=0),
+        "is_saved": held is not None and not held.discard and held.step in SAVED_STEPS,
         "has_specs": bool(held and held.pool.sync_specs.exists()),
         "events": Event.objects.filter(tenant_id=tenant_id).exclude(type__in=PROGRESS)[:EVENTS],
         "backups": list(backups.of_tenant(tenant_id).order_by("-created_at")[:BACKUPS]),
