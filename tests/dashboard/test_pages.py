@@ -126,6 +126,16 @@ def test_a_release_says_what_the_loss_of_the_node_would_take(staff, step, words)
     assert "saves periodically" not in page
 
 
+def test_a_pool_that_saves_nothing_says_so_first_with_the_way_to_mend_it(staff):
+    """B1: it stood at the bottom of a side column, cut off."""
+    pool = make_pool("notes")
+    page = text_of(staff.get("/pools/notes/"))
+    assert page.index("What tenants write is lost on release.") < page.index('aria-label="Pool sections"')
+    assert 'href="/sync/specs/new?pool=notes">Add a sync spec</a>' in page
+    make_sync_spec(pool)
+    assert "is lost on release" not in text_of(staff.get("/pools/notes/"))
+
+
 def test_a_tenants_page_shows_what_it_uses(staff):
     """Exact numbers, and bytes in readable units."""
     container = make_container(state="claimed")
