@@ -271,6 +271,7 @@ document.addEventListener("click", (event) => {
     isPaused = !isPaused;
     missed = 0;
     button.setAttribute("aria-pressed", String(isPaused));
+    button.querySelector("span").textContent = isPaused ? "Updates are paused" : "Pause updates";
     show(isPaused ? "paused" : socket && socket.readyState === 1 ? "live" : "waiting");
     if (!isPaused) refresh();
   }
