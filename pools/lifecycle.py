@@ -14,7 +14,7 @@ from uuid import UUID
 import structlog
 from django.db import transaction
 
-from boilerhouse.core import clock, deployment_settings, failpoints, unexpected_errors
+from boilerhouse.core import clock, context, deployment_settings, failpoints, unexpected_errors
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.events import emit, recording
 from boilerhouse.process import ownership, processes
@@ -500,7 +500,8 @@ def forget(container_id: UUID, **payload: Any) -> None:
             return
         node_of(container).host.release_addresses(container_id)
         container.delete()
-        emit("container.destroyed", pool_id=container.pool_id, container_id=container_id, **payload)
+        actor = context.for_whom(container.removed_by)
+        emit("container.destroyed", actor=actor, pool_id=container.pool_id, container_id=container_id, **payload)
 
 
 @in_progress.alone

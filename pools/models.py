@@ -237,6 +237,8 @@ class Pool(models.Model):
     is_paused = models.BooleanField(default=False)
     is_draining = models.BooleanField(default=False)
     is_deleting = models.BooleanField(default=False)
+    deleted_by = models.CharField(max_length=160, default="", db_default="", blank=True)
+    """Who asked for the deletion, as in events; it goes on until its tenants are released."""
     last_error = models.TextField(default="", blank=True)
     trouble = models.CharField(max_length=16, choices=Trouble, default="", blank=True)
     """The kind of condition that ``last_error`` describes."""
@@ -428,6 +430,8 @@ class Container(models.Model):
     image_digest = models.CharField(max_length=100, default="", blank=True)
     disk_bytes = models.PositiveBigIntegerField(null=True, blank=True)
     """What its volumes contained at the last measurement."""
+    removed_by = models.CharField(max_length=160, default="", db_default="", blank=True)
+    """Who asked for the removal, as in events; empty if nobody did."""
     keep_until = models.DateTimeField(null=True, blank=True)
     """Until then the row stays even if the engine has no container: a timed-out create may still complete
     (hazards.md#d6)."""

@@ -9,7 +9,7 @@ from django.db import IntegrityError
 from django.db.models import F, ProtectedError
 from django.db.models.functions import Now
 
-from boilerhouse.core import audit, deployment_settings
+from boilerhouse.core import audit, context, deployment_settings
 from boilerhouse.core.errors import FieldError, Invalid
 from boilerhouse.core.events import emit, recording
 from boilerhouse.core.ids import SLUG, slugify
@@ -298,7 +298,9 @@ def start_deleting(pool_id: str, *, force: bool) -> None:
             )
         if not pool.is_deleting:
             audit.record("pool.delete", pool_id, after={"force": force})
-        Pool.objects.filter(pk=pool_id).update(is_deleting=True, is_draining=True, updated_at=Now())
+        Pool.objects.filter(pk=pool_id).update(
+            is_deleting=True, is_draining=True, deleted_by=pool.deleted_by or context.actor(), updated_at=Now()
+        )
         enqueue("pool", "pools.tasks.refill", pool_id)
 
 

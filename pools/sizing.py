@@ -15,7 +15,7 @@ from uuid import UUID
 from django.conf import settings
 from django.db.models import Count, OuterRef, Q, Subquery
 
-from boilerhouse.core import clock, failpoints
+from boilerhouse.core import clock, context, failpoints
 from boilerhouse.core.deployment import node_id
 from boilerhouse.core.events import emit, recording
 from boilerhouse.queues import in_progress
@@ -157,7 +157,7 @@ def _refill(pool_id: str) -> int:
             return 0
         members = list(pool.containers.order_by("state_changed_at", "id"))
         if pool.is_deleting and not members and not pool.release_failed and not pool.waiting:
-            emit("pool.scaled", pool_id=pool.pk, deleted=True)
+            emit("pool.scaled", pool_id=pool.pk, actor=context.for_whom(pool.deleted_by), deleted=True)
             pool.delete()
             return 0
         places = {member.pk: node_of(member) for member in members}

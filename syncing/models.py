@@ -154,6 +154,9 @@ class SyncRun(models.Model):
     error_detail = models.TextField(default="", blank=True)
     owner = models.UUIDField(null=True, blank=True)
     cancel_requested_at = models.DateTimeField(null=True, blank=True)
+    asked_by = models.CharField(max_length=160, default="", db_default="", blank=True)
+    cancelled_by = models.CharField(max_length=160, default="", db_default="", blank=True)
+    """Who asked for the run and for its end, as in events. Empty: nobody, or an earlier version."""
     created_at = models.DateTimeField(default=timezone.now)
     started_at = models.DateTimeField(null=True, blank=True)
     finished_at = models.DateTimeField(null=True, blank=True)

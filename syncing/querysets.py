@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 from django.db import models
 from django.db.models.functions import Now
 
+from boilerhouse.core import context
 from boilerhouse.core.events import emit, recording
 from syncing.states import TRANSITIONS, UNFINISHED, SyncRunState
 
@@ -72,7 +73,8 @@ def _tell(run: SyncRun) -> None:
             payload["deleted"] = run.deleted
         case SyncRunState.FAILED | SyncRunState.CANCELLED:
             payload |= {"code": run.error_code, "detail": run.error_detail}
+    asked_by = run.cancelled_by if run.state == SyncRunState.CANCELLED and run.cancelled_by else run.asked_by
     emit(
-        EVENTS[SyncRunState(run.state)], pool_id=run.spec.pool_id, tenant_id=run.tenant_id,
-        container_id=run.container_id, runId=str(run.pk), specId=run.spec_id, **payload,
+        EVENTS[SyncRunState(run.state)], actor=context.for_whom(asked_by), pool_id=run.spec.pool_id,
+        tenant_id=run.tenant_id, container_id=run.container_id, runId=str(run.pk), specId=run.spec_id, **payload,
     )  # fmt: skip

@@ -11,7 +11,7 @@ import structlog
 from django.conf import settings
 from django.db.models import F
 
-from boilerhouse.core import clock, unexpected_errors
+from boilerhouse.core import clock, context, unexpected_errors
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.events import emit, recording
 from boilerhouse.process import ownership, processes
@@ -32,6 +32,7 @@ def queue_run(spec: SyncSpec, target: TransferTarget, direction: Direction, trig
         generation=target.generation,
         direction=direction,
         trigger=trigger,
+        asked_by=context.actor(),
         created_at=clock.now(),
     )
 
@@ -141,7 +142,7 @@ class ProgressReporter:
             emit(
                 "sync.progress", pool_id=self._target.pool_id, tenant_id=self._target.tenant_id,
                 container_id=self._target.container_id, runId=str(self.run.pk), specId=self.run.spec_id,
-                direction=self.run.direction, **progress,
+                direction=self.run.direction, actor=context.for_whom(self.run.asked_by), **progress,
             )  # fmt: skip
 
     def shown(self) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from uuid import UUID
 import structlog
 from django.db.models.functions import Now
 
-from boilerhouse.core import unexpected_errors
+from boilerhouse.core import context, unexpected_errors
 from boilerhouse.core.errors import BoilerhouseError, Internal
 from boilerhouse.core.events import emit, recording, wake
 from pools import errors as pool_errors
@@ -70,7 +70,7 @@ def give_up(assignment_id: UUID, code: str, detail: str = "", *, output: str = "
 def _move_out(assignment_id: UUID, code: str, detail: str, output: str) -> bool:
     with recording():
         rows = Assignment.objects.filter(pk=assignment_id)
-        about = rows.values("pool_id", "tenant_id", "container_ref", "generation").first()
+        about = rows.values("pool_id", "tenant_id", "container_ref", "generation", "claimed_by").first()
         waiting_in = rows.filter(container_ref=None).values_list("pool_id", flat=True).first()
         if waiting_in is not None:
             # Lock the pool before the claim, in the same order as ``match_waiters``.
@@ -96,6 +96,7 @@ def _move_out(assignment_id: UUID, code: str, detail: str, output: str) -> bool:
             outcome=code,
             outcome_detail=detail,
             step=ReleaseStep.STOPPING,
+            released_by=context.actor(),
             owner=None,
         )
         if moved:
@@ -109,9 +110,9 @@ def _move_out(assignment_id: UUID, code: str, detail: str, output: str) -> bool:
 
 def _tell(about: Any, code: str, detail: str, output: str) -> None:
     emit(
-        "container.claim_failed", pool_id=about["pool_id"], tenant_id=about["tenant_id"],
-        container_id=about["container_ref"] or "", generation=about["generation"], code=code, detail=detail,
-        private={"output": output} if output else None,
+        "container.claim_failed", actor=context.for_whom(about["claimed_by"]), pool_id=about["pool_id"],
+        tenant_id=about["tenant_id"], container_id=about["container_ref"] or "", generation=about["generation"],
+        code=code, detail=detail, private={"output": output} if output else None,
     )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from django.db import IntegrityError
 from django.db.models import F
 from django.db.models.functions import Greatest
 
-from boilerhouse.core import audit, clock, failpoints
+from boilerhouse.core import audit, clock, context, failpoints
 from boilerhouse.core.events import recording
 from boilerhouse.process import processes
 from boilerhouse.queues.tasks import enqueue
@@ -120,6 +120,7 @@ def _take(claim: Claim, pool: Pool, serving: WorkloadVersion, *, is_careful: boo
             waits=claim.wait,
             owner=processes.current(),
             source=Source.WARM if container else Source.COLD,
+            claimed_by=context.actor(),
             created_at=now,
             state_changed_at=now,
         )

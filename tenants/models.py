@@ -119,6 +119,9 @@ class Assignment(models.Model):
     outcome_detail = models.TextField(default="", blank=True)
     reason = models.CharField(max_length=16, choices=ReleaseReason, default="", blank=True)
     """The reason of the release."""
+    claimed_by = models.CharField(max_length=160, default="", db_default="", blank=True)
+    released_by = models.CharField(max_length=160, default="", db_default="", blank=True)
+    """Who asked for the claim and for the release, as in events; workers do both later. Empty: an earlier version."""
     step = models.CharField(max_length=12, choices=ReleaseStep, default="", blank=True)
     was_assigned = models.BooleanField(default=False)
     """Otherwise there is nothing to save."""

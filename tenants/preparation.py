@@ -19,7 +19,7 @@ import structlog
 from django.conf import settings
 from django.db import connection, transaction
 
-from boilerhouse.core import clock, failpoints
+from boilerhouse.core import clock, context, failpoints
 from boilerhouse.core.errors import TimedOut
 from boilerhouse.core.events import emit, recording
 from boilerhouse.process import fair_semaphore, ownership, processes
@@ -141,6 +141,11 @@ def prepare(assignment_id: UUID, generation: int, asked: int = 0) -> None:
     ``asked``: how often its sinks were queried before without an answer.
     """
     assignment = _adopt(assignment_id, generation)
+    with context.acting_for(assignment.claimed_by if assignment else ""):
+        _prepare(assignment, asked)
+
+
+def _prepare(assignment: Assignment | None, asked: int) -> None:
     while assignment is not None and assignment.version is not None:
         structlog.contextvars.bind_contextvars(
             tenant=assignment.tenant_id, generation=assignment.generation, container=str(assignment.container_ref)
@@ -181,7 +186,7 @@ def prepare(assignment_id: UUID, generation: int, asked: int = 0) -> None:
             if sink_states is not None or not _ask_later(assignment, error, asked):
                 aborts.fail(assignment, error)
             return
-        assignment = _adopt(assignment_id, assignment.generation)
+        assignment = _adopt(assignment.pk, assignment.generation)
 
 
 def _back_to_the_queue(assignment: Assignment, asked: int) -> None:
@@ -429,7 +434,7 @@ def _replace_container(assignment: Assignment) -> None:
         )  # fmt: skip
         if not ours.update(container=None, container_ref=None, source=Source.COLD, owner=None):
             return
-        emit("pool.warning", pool_id=assignment.pool_id, container_id=old, detail=detail)
+        emit("pool.warning", pool_id=assignment.pool_id, container_id=old, actor=context.SYSTEM, detail=detail)
         lifecycle.retire(old)
         lifecycle.forget(old)
         enqueue("pool", "pools.tasks.refill", assignment.pool_id)

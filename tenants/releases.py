@@ -19,7 +19,7 @@ from django.db import transaction
 from django.db.models import F, QuerySet
 from django.db.models.functions import Now
 
-from boilerhouse.core import audit, clock, failpoints
+from boilerhouse.core import audit, clock, context, failpoints
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.events import emit, recording, wake
 from boilerhouse.process import ownership, processes
@@ -102,7 +102,7 @@ def _try(assignment: Assignment, sync: bool | None, discard: bool) -> Release | 
             return release if fence(row, save_all=sync, discard=discard) else None
         case AssignmentState.RELEASING:
             if discard:
-                row.filter(state=RELEASING).update(discard=True)
+                row.filter(state=RELEASING).update(discard=True, released_by=context.actor())
             return release
         case AssignmentState.RELEASE_FAILED:
             moved = retry(assignment, discard=discard)
@@ -129,6 +129,7 @@ def fence(
             save_all=save_all,
             discard=discard,
             reason=reason,
+            released_by=context.actor(),
             attempt=0,
             owner=None,
         )
@@ -151,6 +152,7 @@ def retry(assignment: Assignment, *, discard: bool = False) -> bool:
             discard=discard,
             attempt=F("attempt") + 1,
             owner=None,
+            released_by=context.for_whom(assignment.released_by),
         )
         if moved:
             recount(assignment.pool_id)
@@ -196,6 +198,11 @@ def finish(assignment_id: UUID) -> None:
         _put_off(assignment, 0)
         node_of(assignment).queue.hand_on("save", "tenants.tasks.finish_release", assignment.pk)
         return
+    with context.acting_for(assignment.released_by):
+        _finish(assignment)
+
+
+def _finish(assignment: Assignment) -> None:
     try:
         with slow_work.entered_for(_far_ends_of(assignment)) as may_save:
             if not may_save:

@@ -6,7 +6,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from uuid import UUID
 
-from boilerhouse.core import audit
+from boilerhouse.core import audit, context
 from boilerhouse.core.events import recording
 from boilerhouse.queues.tasks import enqueue
 from pools import errors as pool_errors
@@ -37,7 +37,8 @@ def begin(container_id: UUID, *, discard: bool) -> Removal:
         raise pool_errors.Starting
     if container.state == ContainerState.IDLE:
         with recording():
-            if Container.objects.filter(pk=container_id).transition(ContainerState.IDLE, ContainerState.REMOVING):
+            rows, asked_by = Container.objects.filter(pk=container_id), {"removed_by": context.actor()}
+            if rows.transition(ContainerState.IDLE, ContainerState.REMOVING, **asked_by):
                 audit.record("container.remove", container_id, before={"poolId": container.pool_id, "state": "idle"})
                 node_of(container).queue.put("pool", "pools.tasks.destroy_container", container_id)
                 enqueue("pool", "pools.tasks.refill", container.pool_id)

@@ -14,7 +14,7 @@ import structlog
 from django.conf import settings
 from django.db import transaction
 
-from boilerhouse.core import clock, unexpected_errors
+from boilerhouse.core import clock, context, unexpected_errors
 from boilerhouse.core.cooldown import Cooldown
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.events import recording
@@ -49,7 +49,7 @@ def begin(tenant_id: str, trigger: Trigger, steps: list[tuple[SyncSpec, dict[str
     runs = [
         SyncRun.objects.create(
             spec=spec, tenant_id=tenant_id, generation=generation, direction=Direction.UPLOAD, trigger=trigger,
-            steps=[step],
+            steps=[step], asked_by=context.actor(),
         )
         for spec, step in steps
     ]  # fmt: skip

@@ -22,7 +22,7 @@ from django.conf import settings
 from django.db import transaction
 from django.db.models import Max, QuerySet
 
-from boilerhouse.core import audit, clock
+from boilerhouse.core import audit, clock, context
 from boilerhouse.core.cooldown import Cooldown
 from boilerhouse.core.errors import BoilerhouseError, FieldError, Invalid
 from boilerhouse.core.events import emit, recording
@@ -169,10 +169,11 @@ def cancel(run_id: UUID) -> SyncRun:
             SyncRunState.QUEUED,
             SyncRunState.CANCELLED,
             cancel_requested_at=now,
+            cancelled_by=context.actor(),
             error_code="cancelled",
             error_detail="The run was cancelled before it began.",
         )
-        if not ended and not rows.running().update(cancel_requested_at=now):
+        if not ended and not rows.running().update(cancel_requested_at=now, cancelled_by=context.actor()):
             raise errors.NotCancellable(f"The run has already ended: {run.state}.")
         audit.record("sync_run.cancel", run_id, before={"state": run.state})
     run.refresh_from_db()

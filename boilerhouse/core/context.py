@@ -8,7 +8,8 @@ from contextvars import ContextVar
 
 import structlog
 
-_actor: ContextVar[str] = ContextVar("actor", default="system")
+SYSTEM = "system"
+_actor: ContextVar[str] = ContextVar("actor", default=SYSTEM)
 _request_id: ContextVar[str] = ContextVar("request_id", default="")
 _queue: ContextVar[str] = ContextVar("queue", default="")
 
@@ -34,6 +35,18 @@ def serve(queue: str) -> None:
 
 def set_actor(value: str) -> None:
     _actor.set(value)
+
+
+def for_whom(asked_by: str) -> str:
+    """The actor; where that is the system, the one who asked for the work that a worker does."""
+    return asked_by if actor() == SYSTEM and asked_by else actor()
+
+
+@contextmanager
+def acting_for(asked_by: str) -> Iterator[None]:
+    """Within the block, the work is attributed to the one who asked for it; ``asked_by`` is empty if nobody did."""
+    with acting(for_whom(asked_by), request_id()):
+        yield
 
 
 @contextmanager

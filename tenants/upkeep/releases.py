@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.db.models import Q, QuerySet
 
-from boilerhouse.core import clock
+from boilerhouse.core import clock, context
 from boilerhouse.process.steps import each
 from pools.models import Pool
 from pools.nodes import node_of
@@ -34,12 +34,16 @@ def release_of_deleted_pools() -> int:
     pools = list(Pool.objects.filter(Q(is_deleting=True) | Q(is_draining=True, waiting__gt=0)))
     if not pools:
         return 0
-    deleting = [pool.pk for pool in pools if pool.is_deleting]
     draining = [pool.pk for pool in pools if pool.is_draining and pool.waiting]
     waiting = Assignment.objects.filter(pool_id__in=draining, state=AssignmentState.PENDING, container_ref=None)
     each(waiting.values_list("pk", flat=True), lambda pk: aborts.give_up(pk, errors.Draining.code))
-    assignments = Assignment.objects.filter(pool_id__in=deleting, state=AssignmentState.ASSIGNED)
-    return _release_each(assignments, ReleaseReason.POOL_DELETED)
+    return sum(_release_all(pool) for pool in pools if pool.is_deleting)
+
+
+def _release_all(pool: Pool) -> int:
+    with context.acting_for(pool.deleted_by):
+        held = Assignment.objects.filter(pool=pool, state=AssignmentState.ASSIGNED)
+        return _release_each(held, ReleaseReason.POOL_DELETED)
 
 
 def _release_each(rows: QuerySet[Assignment], reason: ReleaseReason) -> int:

@@ -269,7 +269,7 @@ def sentence(event: Event) -> SafeString:
         case "container.claim_failed":
             parts = ["Claim of ", tenant, " in ", pool, f" failed: {payload.get('detail') or payload.get('code')}"]
         case "container.released":
-            parts = [tenant, " was released from ", container, f": {payload.get('outcome')}"]
+            parts = [tenant, " was released from ", container, f": {_why_released(payload)}"]
         case "container.created":
             parts = [pool, " is starting ", container]
         case "container.ready":
@@ -311,6 +311,19 @@ def sentence(event: Event) -> SafeString:
         case _:
             parts = [event.type]
     return format_html_join("", "{}", ((part,) for part in parts))
+
+
+REASONS = {
+    "idle": "inactive for longer than its pool allows", "container_died": "the container died",
+    "unhealthy": "the container was unhealthy", "pool_deleted": "the pool is being deleted",
+    "disk": "it used too much disk",
+}  # fmt: skip
+
+
+def _why_released(payload: dict[str, Any]) -> str:
+    """The outcome, and the reason if it is another than a request."""
+    reason = REASONS.get(str(payload.get("reason")), "")
+    return f"{payload.get('outcome')}, {reason}" if reason else str(payload.get("outcome"))
 
 
 def _transfer(payload: dict[str, Any]) -> str:
