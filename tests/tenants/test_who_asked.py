@@ -18,11 +18,11 @@ from pools.models import Container
 from pools.states import ContainerState
 from syncing.models import SyncRun, SyncSpec
 from syncing.states import Direction, SyncRunState, Trigger
-from tenants import aborts, claims, releases, removals, sink_runs, syncs, upkeep, validation
+from tenants import aborts, claims, releases, removals, sink_runs, syncs, upkeep, validation, wait_queue
 from tenants.errors import ClaimTimeout
 from tenants.models import Assignment, Tenant
 from tenants.states import AssignmentState
-from tests.at_work import hold
+from tests.at_work import hold, warm, work
 from tests.make import make_container, make_sync_spec
 from tests.pages import text_of
 
@@ -111,15 +111,20 @@ def test_a_claim_that_a_worker_or_the_deadline_ends_is_that_of_who_asked(pool, f
     assert events("container.claim_failed") == [("container.claim_failed", GATEWAY)]
 
 
-def test_a_cold_claim_and_its_restore_are_those_of_who_asked(pool, fake_engine, run_tasks):
+def test_a_claim_that_waited_is_that_of_who_asked(data_dir, transactional_db, s3, fake_engine):
+    """A worker prepares the container that becomes free later."""
+    body = s3.json("t/${tenantId}/")
+    pool = warm(fake_engine, body, {"accessKeyId": s3.access_key, "secretAccessKey": body.pop("secretAccessKey")})
+    Container.objects.update(state=ContainerState.STARTING)
     with acting(GATEWAY):
         claims.begin(validation.Claim(tenant_id="alice", pool_id=pool.pk))
-    while run_tasks():
-        pass
+    Container.objects.update(state=ContainerState.IDLE)
+    with acting("system"):
+        wait_queue.match_waiters(pool.pk)
+        assert work() == 1
 
     assert Assignment.objects.get().state == AssignmentState.ASSIGNED
     assert events("container.claimed") == [("container.claimed", GATEWAY)]
-    assert events("container.created") == [("container.created", "system")]
 
 
 def test_an_operator_who_cancels_a_claim_is_named_as_the_one_who_ended_it(pool):
