@@ -184,17 +184,24 @@ class _Place:
 
     def rclone(self, arguments: list[str], jail: Jail, location: str) -> None:
         """Run it, and retry where a save or a restore would. Raises SyncFailed."""
-        for pause in RETRY_AFTER_S:
+        self.attempt(lambda _: self.transfer(arguments, jail, location))
+
+    def attempt(self, step: Callable[[int], None]) -> None:
+        """Run the step with the number of the attempt, from 1, and retry where a save or a restore would.
+
+        Raises SyncFailed.
+        """
+        for number, pause in enumerate(RETRY_AFTER_S, start=1):
             try:
-                return self._rclone(arguments, jail, location)
+                return step(number)
             except errors.SyncFailed as error:
                 if not error.may_pass or not self._is_in_time():
                     raise
                 log.info("probe step retried", spec=self.probe.spec_id, code=error.code, detail=error.detail[:300])
             time.sleep(pause)
-        return self._rclone(arguments, jail, location)
+        return step(len(RETRY_AFTER_S) + 1)
 
-    def _rclone(self, arguments: list[str], jail: Jail, location: str) -> None:
+    def transfer(self, arguments: list[str], jail: Jail, location: str) -> None:
         try:
             rclone.run(
                 arguments, self.probe.sink, jail, self.lock, location=location, keep_going=self._is_in_time,
@@ -210,26 +217,33 @@ class _Place:
 def _save_and_restore(place: _Place, mapping: SyncMapping) -> None:
     probe, sink = place.probe, place.probe.sink
     location = mapping.location(probe.tenant_id)
-    backup = backups.location_of(location, probe.tenant_id, 1)
-    with _undone(place, [_root(location, probe.tenant_id), backup.removesuffix(f"/{location}")]):
+    with _undone(place, [_root(location, probe.tenant_id)]) as remains:
         with _said("rclone cannot save to it"):
             _write(place, _FIRST)
-            _upload(place, location, backup)
+            _upload(place, location, remains)
             _expect(sink, location, _FIRST)
         with _said("rclone cannot overwrite and delete, which moves the old files aside"):
             _write(place, _SECOND)
-            _upload(place, location, backup)
+            moved_to = _upload(place, location, remains)
             _expect(sink, location, _SECOND)
-            _expect(sink, backup, _PUT_ASIDE, exactly=False)
+            _expect_aside(sink, moved_to)
         with _said("rclone cannot restore from it"):
             _restore(place, location)
 
 
-def _upload(place: _Place, location: str, backup: str) -> None:
-    sink = place.probe.sink
-    binds = tuple(sink.binds([location, backup], place.owner.uid))
-    arguments = rclone.upload(sink, location, [], deletes=True, inside="", backup=backup, paths=_FIRST)
-    place.rclone(arguments, Jail(place.volume, place.owner, writable=False, binds=binds), location)
+def _upload(place: _Place, location: str, remains: _Remains) -> list[str]:
+    """Upload as a save does, each attempt with a backup location of its own; return these."""
+    sink, used = place.probe.sink, list[str]()
+
+    def step(attempt: int) -> None:
+        backup = remains.backup(location, attempt)
+        used.append(backup)
+        binds = tuple(sink.binds([location, backup], place.owner.uid))
+        arguments = rclone.upload(sink, location, [], deletes=True, inside="", backup=backup, paths=_FIRST)
+        place.transfer(arguments, Jail(place.volume, place.owner, writable=False, binds=binds), location)
+
+    place.attempt(step)
+    return used
 
 
 def _restore(place: _Place, location: str) -> None:
@@ -264,9 +278,16 @@ def _write(place: _Place, files: dict[str, bytes]) -> None:
         os.chown(path, *place.owner)
 
 
-def _expect(sink: Sink, location: str, files: dict[str, bytes], *, exactly: bool = True) -> None:
+def _expect_aside(sink: Sink, backup_locations: list[str]) -> None:
+    """What the second upload replaced is in the backup of one of its attempts."""
+    for name, content in _PUT_ASIDE.items():
+        if not any(sink.get(f"{location}/{name}", RUN_DEADLINE_S) == content for location in backup_locations):
+            raise errors.SinkUnreliable(f"{backup_locations[0]} does not have {name!r} as it was before.")
+
+
+def _expect(sink: Sink, location: str, files: dict[str, bytes]) -> None:
     listed = {name for name, _ in sink.names(location)}
-    if listed != set(files) if exactly else not listed >= set(files):
+    if listed != set(files):
         raise errors.SinkUnreliable(f"{location} lists {sorted(listed)}, but {sorted(files)} were written.")
     for name, content in files.items():
         if sink.get(f"{location}/{name}", RUN_DEADLINE_S) != content:
@@ -279,25 +300,49 @@ def _root(location: str, tenant_id: str) -> str:
     return above + own
 
 
+class _Remains:
+    """The locations that a probe has to clear, in a journal that outlives its process."""
+
+    def __init__(self, place: _Place, roots: list[str]) -> None:
+        self.journal, self.roots = place.directory / JOURNAL, list[str]()
+        self._probe, self._backups = place.probe, dict[int, str]()
+        for root in roots:
+            self.add(root)
+
+    def add(self, root: str) -> None:
+        """Note it before anything is written there."""
+        if root not in self.roots:
+            self.roots.append(root)
+            draft = self.journal.with_suffix(".draft")
+            draft.write_text(json.dumps({"specId": self._probe.spec_id, "roots": self.roots}))
+            draft.replace(self.journal)
+
+    def backup(self, location: str, attempt: int) -> str:
+        """The backup location of this attempt of any upload."""
+        if attempt not in self._backups:
+            self._backups[attempt] = backups.location_of(location, self._probe.tenant_id, attempt)
+            self.add(self._backups[attempt].removesuffix(f"/{location}"))
+        return self._backups[attempt]
+
+
 @contextlib.contextmanager
-def _undone(place: _Place, roots: list[str]) -> Iterator[None]:
+def _undone(place: _Place, roots: list[str]) -> Iterator[_Remains]:
     """Delete the content of these locations at the end; a journal lets a later probe do it, should this one be
     killed."""
-    sink, journal = place.probe.sink, place.directory / JOURNAL
-    journal.write_text(json.dumps({"specId": place.probe.spec_id, "roots": roots}))
+    sink, remains = place.probe.sink, _Remains(place, roots)
     try:
-        yield
+        yield remains
     except errors.SyncFailed:
         try:
-            _clear(sink, roots)
+            _clear(sink, remains.roots)
         except errors.SyncFailed as error:  # the first failure is more informative
-            log.info("probe left objects to the next one", roots=roots, code=error.code, detail=error.detail)
+            log.info("probe left objects to the next one", roots=remains.roots, code=error.code, detail=error.detail)
         else:
-            journal.unlink()
+            remains.journal.unlink()
         raise
     with _said("The probe's objects cannot be deleted"):
-        _clear(sink, roots)
-    journal.unlink()
+        _clear(sink, remains.roots)
+    remains.journal.unlink()
 
 
 def _clear(sink: Sink, roots: list[str]) -> None:

@@ -111,6 +111,22 @@ def test_a_step_that_the_sink_failed_for_a_moment_is_tried_again(s3_spec, starte
     assert failures == []
 
 
+def test_an_upload_that_broke_after_it_had_moved_files_aside_is_tried_again(spec, started, monkeypatch):
+    """Its second attempt overwrote in the backup what the first had moved there, and the sink was called unreliable."""
+    run, uploads = rclone.run, []
+
+    def breaking(arguments, *more, **options):
+        run(arguments, *more, **options)
+        uploads.append(arguments[0])
+        if len(uploads) == 2:
+            raise errors.TransferBroke("Locked: 423 Locked")
+
+    monkeypatch.setattr(rclone, "run", breaking)
+
+    assert services.probe(spec)["state"] == "healthy"
+    assert verbs(started) == ["sync", "sync", "sync", "copy"]
+
+
 def _secrets(far_end):
     values = (far_end.secrets or {}).copy()
     return [value for value in (*values.pop("headers", {}).values(), values.get("secretAccessKey", "")) if value]
