@@ -32,11 +32,18 @@ def run(
     except NoAgent as error:
         log.debug("command goes by the engine", container=str(container_id), detail=str(error))
     except errors.CommandLost:
-        observed = get_runtime().inspect(name)
-        if observed is None or not observed.is_running:
+        if _has_ended(name):
             raise errors.NotRunning("The container ended while the command ran.") from None
         raise
     return get_runtime().exec(name, command, timeout_ms, stdin=stdin, limit_bytes=limit_bytes)
+
+
+def _has_ended(name: str) -> bool:
+    try:
+        observed = get_runtime().inspect(name)
+    except errors.EngineUnavailable:
+        return False  # nobody knows
+    return observed is None or not observed.is_running
 
 
 def open_terminal(container_id: UUID, command: tuple[str, ...], columns: int, rows: int) -> Terminal:

@@ -91,7 +91,7 @@ class Agent:
 
 
 @contextlib.contextmanager
-def lying_agent(directory: Path, hello: bytes, words: bytes, for_ever: bytes) -> Iterator[list[bytes]]:
+def lying_agent(directory: Path, hello: bytes, words: bytes, for_ever: bytes, drip_s: float) -> Iterator[list[bytes]]:
     """Something in a sealed directory that says ``hello``, and the words when it was asked for anything.
 
     Yields what it was asked, which is complete at the end.
@@ -107,7 +107,10 @@ def lying_agent(directory: Path, hello: bytes, words: bytes, for_ever: bytes) ->
         connection, _ = listener.accept()
         with connection, contextlib.suppress(OSError):
             connection.settimeout(10)
-            connection.sendall(hello)
+            for byte in hello if drip_s else b"":
+                connection.sendall(bytes([byte]))
+                time.sleep(drip_s)
+            connection.sendall(b"" if drip_s else hello)
             data = connection.recv(65536) if words or for_ever else b""
             connection.sendall(words)
             while for_ever:

@@ -19,6 +19,7 @@ SEALED = 4_294_967_293
 """The uid that owns a sealed directory; no container runs as it, not even one whose user is root."""
 HELLO_S = 5.0
 """How long an agent may take to answer: its container may be frozen for a save."""
+MAX_HELLO = 64
 CROWDED_S = 0.05
 """How long to retry while its queue of connections is full."""
 _CREDENTIALS = struct.Struct("3i")
@@ -98,8 +99,10 @@ def connect(container_id: UUID) -> Connection:
 
 def _greeted(connection: socket.socket) -> Connection:
     """Read the hello. The buffer for ancillary data has room for credentials only, so no descriptor comes in."""
-    reader, session, seen = frames.Reader(), 0, list[tuple[bytes, bytes]]()
+    reader, session, seen = frames.Reader(MAX_HELLO), 0, list[tuple[bytes, bytes]]()
+    until = time.monotonic() + HELLO_S
     while not seen:
+        connection.settimeout(max(0.001, until - time.monotonic()))  # in all, however slowly its bytes come
         data, ancillary, _, _ = connection.recvmsg(4096, socket.CMSG_SPACE(_CREDENTIALS.size))
         if not data:
             raise NoAgent("it hung up")
@@ -110,4 +113,5 @@ def _greeted(connection: socket.socket) -> Connection:
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 0)
     if seen[0][0] != frames.HELLO:
         raise NoAgent("it is busy" if seen[0][0] == frames.REFUSED else "it did not say hello")
+    reader.max_payload = frames.MAX_PAYLOAD
     return Connection(connection, session, seen[1:], reader)

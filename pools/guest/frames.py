@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import time
 from collections.abc import Iterable, Iterator, Mapping
 
 RUN, INPUT, INPUT_END, WINDOW = b"R", b"I", b"E", b"W"
@@ -11,6 +12,8 @@ AT_LIMIT, AT_REQUEST, AT_FORK, AT_DIRECTORY, AT_EXECVE = b"l", b"r", b"f", b"d",
 """Where a request failed; nothing has run."""
 MAX_PAYLOAD = 1 << 20
 MAX_CHUNK = 64 << 10
+MANY, REST = 500, 4
+"""After so many frames in what arrived at once, the reader rests for so many times as long as they took."""
 _HEAD = struct.Struct(">cI")
 _EXIT = struct.Struct(">IBBI")
 _REFUSED = struct.Struct(">cI")
@@ -62,22 +65,29 @@ def inputs(data: bytes) -> Iterator[bytes]:
 class Reader:
     """Takes bytes as they arrive and returns whole frames."""
 
-    def __init__(self) -> None:
-        self._data = bytearray()
+    def __init__(self, max_payload: int = MAX_PAYLOAD) -> None:
+        self._data, self.max_payload = bytearray(), max_payload
 
     def feed(self, data: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """Each complete frame as (kind, payload). Raises Malformed for a payload larger than the protocol's."""
+        """Each complete frame as (kind, payload). Raises Malformed for a payload larger than allowed.
+
+        An agent that sends many tiny frames is read more slowly: an honest one then puts more into each.
+        """
+        began, count = time.monotonic(), 0
         self._data += data
         while len(self._data) >= _HEAD.size:
             kind, length = _HEAD.unpack_from(self._data)
-            if length > MAX_PAYLOAD:
+            if length > self.max_payload:
                 raise Malformed(f"a frame of {length} bytes")
             end = _HEAD.size + length
             if len(self._data) < end:
-                return
+                break
             payload = bytes(self._data[_HEAD.size : end])
             del self._data[:end]
+            count += 1
             yield kind, payload
+        if count > MANY:
+            time.sleep(REST * (time.monotonic() - began))
 
 
 def end_of(payload: bytes) -> tuple[int, bool]:

@@ -15,7 +15,7 @@ from pools.guest.connections import Connection, connect
 
 LOOK_EVERY_MS = 500
 WRITE_S = 5.0
-"""Input for a command that does not read it is dropped after this time."""
+"""A terminal ends if its command does not read its input for this time, once 1 MiB waits."""
 SHOWS = {"TERM": "xterm-256color"}
 
 
@@ -75,8 +75,12 @@ class AgentTerminal:
         self._send(frames.frame(frames.WINDOW, frames.window(columns, rows)))
 
     def _send(self, data: bytes) -> None:
-        with self._writing, contextlib.suppress(OSError):  # it has ended; the reader will notice
-            self._connection.socket.sendall(data)
+        with self._writing:
+            try:
+                self._connection.socket.sendall(data)
+            except OSError:  # it has ended, or reads nothing; after half a frame no other can follow
+                with contextlib.suppress(OSError):
+                    self._connection.socket.shutdown(socket.SHUT_RDWR)
 
     def exit_code(self) -> int | None:
         return self._exit_code

@@ -305,9 +305,42 @@ def test_endless_tiny_frames_end_with_the_deadline(tmp_path, monkeypatch):
         run("true", timeout_ms=300)
 
 
-def lying(tmp_path, monkeypatch, hello, words=b"", for_ever=b""):
+def test_a_hello_that_drips_has_one_deadline(tmp_path, monkeypatch):
+    monkeypatch.setattr(connections, "HELLO_S", 0.5)
+    began = time.monotonic()
+    with lying(tmp_path, monkeypatch, HELLO, drip_s=0.3), pytest.raises(connections.NoAgent):
+        run("true")
+    assert time.monotonic() - began < 2
+
+
+def test_a_large_hello_is_none(tmp_path, monkeypatch):
+    with lying(tmp_path, monkeypatch, frames.frame(frames.HELLO, bytes(100))), pytest.raises(connections.NoAgent):
+        run("true")
+
+
+def test_many_tiny_frames_are_read_slowly(monkeypatch):
+    """An agent that lies could otherwise keep the interpreter of the web process busy."""
+    rests = []
+    monkeypatch.setattr(frames.time, "sleep", rests.append)
+    reader = frames.Reader()
+    assert len(list(reader.feed(frames.frame(b"1", b"x") * 400))) == 400
+    assert rests == []
+    assert len(list(reader.feed(frames.frame(b"1", b"x") * 4000))) == 4000
+    assert len(rests) == 1
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 7, 1000])
+def test_frames_come_whole_however_they_are_torn(size):
+    sent = [(b"1", b""), (b"2", b"a" * 300), (b"X", bytes(10)), (b"1", bytes(range(256)))]
+    wire, reader, got = b"".join(frames.frame(*one) for one in sent), frames.Reader(), []
+    for start in range(0, len(wire), size):
+        got += reader.feed(wire[start : start + size])
+    assert got == sent
+
+
+def lying(tmp_path, monkeypatch, hello, words=b"", for_ever=b"", drip_s=0.0):
     monkeypatch.setattr(connections, "run_dir", lambda _: tmp_path / "lies")
-    return lying_agent(tmp_path / "lies", hello, words, for_ever)
+    return lying_agent(tmp_path / "lies", hello, words, for_ever, drip_s)
 
 
 # The program ---------------------------------------------------------------------------------------------
