@@ -12,6 +12,7 @@ from django.http import HttpRequest
 from rest_framework import serializers
 
 from boilerhouse.core.errors import BoilerhouseError, FieldError, Invalid, PreconditionFailed
+from boilerhouse.core.events import afterwards
 from boilerhouse.dashboard import durations as duration_text
 from boilerhouse.web.problems import field_errors
 
@@ -103,13 +104,21 @@ MOST_USED_FORMS = 50
 
 
 def is_first(request: HttpRequest) -> bool:
-    """Whether this session sends the form with this ``form_id`` for the first time; a reload sends it again."""
+    """Whether this session sends the form with this ``form_id`` for the first time; a reload sends it again.
+
+    A form that fails has not been sent: it is remembered when what it changes is committed.
+    """
     form_id = request.POST.get("form_id", "")[:32]
+    if form_id and form_id in request.session.get(USED_FORMS, []):
+        return False
+    if form_id:
+        afterwards(lambda: _remember(request, form_id))
+    return True
+
+
+def _remember(request: HttpRequest, form_id: str) -> None:
     used = request.session.get(USED_FORMS, [])
-    if not form_id or form_id not in used:
-        request.session[USED_FORMS] = [*used, *filter(None, [form_id])][-MOST_USED_FORMS:]
-        return True
-    return False
+    request.session[USED_FORMS] = [*used, form_id][-MOST_USED_FORMS:]
 
 
 def _at(values: Mapping[str, Any], name: str) -> Any:

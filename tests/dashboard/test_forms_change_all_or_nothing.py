@@ -62,10 +62,10 @@ CASES: dict[str, tuple[str, dict[str, str]]] = {
     "revoke-key": ("/settings/keys/{key}/revoke", {}),
     "credentials": ("/settings/credentials/", {"name": "n", "accessKeyId": "A", "secretAccessKey": "S"}),
     "credential": ("/settings/credentials/storage/", {"name": "m", "accessKeyId": "B", "secretAccessKey": "T"}),
-    "delete-credential": ("/settings/credentials/storage/delete", {}),
+    "delete-credential": ("/settings/credentials/storage/delete", {"typed": "storage"}),
     "registries": ("/settings/registries/", {"registry": "o.example.net", "username": "u", "password": "p"}),
     "registry-credential": ("/settings/registries/registry/", {"name": "m", "username": "v", "password": "q"}),
-    "delete-registry-credential": ("/settings/registries/registry/delete", {}),
+    "delete-registry-credential": ("/settings/registries/registry/delete", {"typed": "registry"}),
     "settings-deployment": ("/settings/deployment/", {"do": "save"}),
     "password_change": (
         "/password/",

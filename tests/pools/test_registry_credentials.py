@@ -158,7 +158,7 @@ def test_pages_and_admin_set_and_replace_it_and_show_no_secret(client, db, data_
                 "/admin/pools/registrycredential/reg/change/", "/settings/changes/"):  # fmt: skip
         answer = client.get(url)
         assert (answer.status_code, "CANARY" in answer.content.decode()) == (200, False), url
-    client.post("/settings/registries/reg/delete")
+    client.post("/settings/registries/reg/delete", {"typed": "reg"})
     assert not RegistryCredential.objects.exists()
 
 
