@@ -198,7 +198,8 @@ class AzureBlobSink(ObjectStore):
         return Page(items, folders, found.findtext("NextMarker") or "")
 
     def _check(self, folder: str, aside: str) -> None:
-        answer = self._send("GET", self._container, RUN_DEADLINE_S, params={"restype": "account", "comp": "properties"})
+        params = {"restype": "account", "comp": "properties"}
+        answer = self._ask(RUN_DEADLINE_S, lambda within_s: self._send("GET", self._container, within_s, params=params))
         if answer.headers.get("x-ms-is-hns-enabled") == "true":
             raise SinkUnreliable(
                 "The account has a hierarchical namespace, where a folder stays when it is empty and stands in the way"
