@@ -76,7 +76,9 @@ def test_an_engine_that_left_our_oldest_behind_takes_every_call(engine, runtime,
         assert runtime.logs(made.name, tail=5) == b""
         assert runtime.sees(str(tmp_path), {"boilerhouse.test": "probe"})
         assert runtime.capabilities().cpus
-        assert runtime.stop(made.name, 0) is None
+        stopped = runtime.stop(made.name, 0)
+        assert stopped is not None
+        assert not stopped.is_running
         assert next(iter(following)).kind == "die"
         following.close()
     finally:

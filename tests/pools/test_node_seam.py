@@ -29,6 +29,7 @@ ENGINE = {
     "boilerhouse/operations/health.py": "the engine beside this web process",
     "boilerhouse/operations/management/commands/demo.py": "the demo's image",
     "pools/cleanup.py": "a purge of this node",
+    "pools/container_commands.py": "what node.commands leads to",
     # Images: each engine has its own, and no container is concerned.
     "pools/feasibility.py": "advice before a workload is saved",
     "pools/images.py": "builds the examples' images",
@@ -66,6 +67,8 @@ DIRECTORY = {
     "boilerhouse/queues/wakeup_pipes.py": "pipes of processes of this machine",
     "boilerhouse/queues/slow_work.py": "slots of processes of this machine",
     "boilerhouse/telemetry/metering.py": "counters of processes of this machine",
+    "pools/guest/binary.py": "the program of the guest agent",
+    "pools/guest/paths.py": "sockets of guest agents, to which node.commands leads",
     "pools/cleanup.py": "a purge of this node",
     "pools/firewall.py": "the lock of this machine's packet filter",
     "pools/reserve.py": "this disk's reserve",
@@ -80,7 +83,7 @@ KERNEL = {
     "boilerhouse/operations/supervisor.py", "boilerhouse/process/pids.py", "boilerhouse/process/processes.py",
     "boilerhouse/process/stalls.py",
     "boilerhouse/process/priority.py", "pools/bridging.py", "pools/freezer.py", "pools/host_processes.py",
-    "pools/mount_check.py", "pools/name_resolution.py", "pools/unlinked_files.py", "pools/usage.py", "syncing/connect_guard.py",
+    "pools/guest/connections.py", "pools/mount_check.py", "pools/name_resolution.py", "pools/unlinked_files.py", "pools/usage.py", "syncing/connect_guard.py",
     "syncing/jail.py", "syncing/sinks/local.py",
 }  # fmt: skip
 
