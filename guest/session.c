@@ -163,18 +163,17 @@ static void send_all(struct session *session) {
 }
 
 static void report_end(struct session *session) {
-  uint8_t payload[13];
+  uint8_t payload[10];
   int status = session->status, by = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
   put_u32(payload, (uint32_t)(by ? 128 + by : WEXITSTATUS(status)));
   payload[4] = (uint8_t)by;
   payload[5] = (uint8_t)session->is_late;
   struct timeval user = session->used.ru_utime, system = session->used.ru_stime;
   put_u32(payload + 6, (uint32_t)((user.tv_sec + system.tv_sec) * 1000 + (user.tv_usec + system.tv_usec) / 1000));
-  payload[10] = payload[11] = payload[12] = 0;
-  memcpy(session->output + 5, payload, 10);
+  memcpy(session->output + 5, payload, sizeof payload);
   session->output[0] = FRAME_EXIT;
-  put_u32(session->output + 1, 10);
-  session->until = 15;
+  put_u32(session->output + 1, sizeof payload);
+  session->until = 5 + sizeof payload;
   send_all(session);
 }
 

@@ -8,7 +8,6 @@ import re
 import time
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 from urllib.parse import quote
 from xml.etree import ElementTree
@@ -28,7 +27,7 @@ from syncing.errors import (
     Unsaveable,
 )
 from syncing.sinks import azure_names, http_requests, refusals
-from syncing.sinks.base import COPY_DEADLINE_S, REMOTE, RUN_DEADLINE_S, FormField
+from syncing.sinks.base import REMOTE, RUN_DEADLINE_S, FormField
 from syncing.sinks.object_store import Item, ObjectStore, Page
 
 if TYPE_CHECKING:
@@ -166,9 +165,6 @@ class AzureBlobSink(ObjectStore):
         answer = self._send("DELETE", self._blob(key), deadline_s, headers=headers, good=(202, 404))
         if answer.status_code == 404 and _code(answer) != "BlobNotFound":
             raise self._refusal("DELETE", answer)
-
-    def copy(self, source: str, target: str) -> None:
-        self._ask(COPY_DEADLINE_S, partial(self._copy, source, target))
 
     def _copy(self, source: str, target: str, deadline_s: int) -> None:
         """With the metadata, where rclone keeps the time. Azure may go on copying after its answer."""

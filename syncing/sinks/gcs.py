@@ -9,7 +9,6 @@ import re
 import secrets as randomness
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 from urllib.parse import quote, urlsplit
 
@@ -25,7 +24,7 @@ from syncing.errors import (
     SyncFailed,
 )
 from syncing.sinks import http_requests, refusals
-from syncing.sinks.base import COPY_DEADLINE_S, REMOTE, FormField
+from syncing.sinks.base import REMOTE, FormField
 from syncing.sinks.object_store import Item, ObjectStore, Page
 
 if TYPE_CHECKING:
@@ -188,9 +187,6 @@ class GcsSink(ObjectStore):
 
     def _delete(self, key: str, deadline_s: int) -> None:
         self._send("DELETE", self._object(key), deadline_s, good=(200, 204, 404))
-
-    def copy(self, source: str, target: str) -> None:
-        self._ask(COPY_DEADLINE_S, partial(self._copy, source, target))
 
     def _copy(self, source: str, target: str, deadline_s: int) -> None:
         """With the metadata, where rclone keeps the time; a large object takes several requests."""

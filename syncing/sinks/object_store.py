@@ -21,6 +21,7 @@ from syncing.locations import BACKUP_ROOT, MARKER_ROOT
 from syncing.sinks import conditions, deadlines
 from syncing.sinks.base import (
     CLAIM_DEADLINE_S,
+    COPY_DEADLINE_S,
     LISTING_DEADLINE_S,
     RUN_DEADLINE_S,
     Sink,
@@ -84,6 +85,9 @@ class ObjectStore(Sink):
     def _page(self, prefix: str, token: str, deadline_s: int, *, most: int = 0, by_folder: bool = False) -> Page:
         """A page of the keys with this prefix, of at most ``most`` entries if that is not 0."""
 
+    @abstractmethod
+    def _copy(self, source: str, target: str, deadline_s: int) -> None: ...
+
     def _ask(self, deadline_s: int, ask: Callable[[int], T], size: int = 0) -> T:
         """The result of ``ask``, which is called with the deadline: once for a claim, for a run with retries."""
 
@@ -103,6 +107,9 @@ class ObjectStore(Sink):
 
     def put(self, key: str, content: bytes) -> None:
         self._ask(RUN_DEADLINE_S, partial(self._write, key, content, None), len(content))
+
+    def copy(self, source: str, target: str) -> None:
+        self._ask(COPY_DEADLINE_S, partial(self._copy, source, target))
 
     def put_if(self, key: str, content: bytes, tag: str) -> str:
         if new_tag := self._ask(RUN_DEADLINE_S, partial(self._write, key, content, tag), len(content)):
