@@ -105,7 +105,8 @@ def lying_agent(directory: Path, hello: bytes, words: bytes, for_ever: bytes, dr
 
     def lie() -> None:
         connection, _ = listener.accept()
-        with connection, contextlib.suppress(OSError):
+        data = b""
+        with connection, contextlib.suppress(OSError):  # the host may hang up at any point
             connection.settimeout(10)
             for byte in hello if drip_s else b"":
                 connection.sendall(bytes([byte]))
@@ -118,7 +119,7 @@ def lying_agent(directory: Path, hello: bytes, words: bytes, for_ever: bytes, dr
             connection.shutdown(socket.SHUT_WR)
             while chunk := connection.recv(65536):
                 data += chunk
-            asked.append(data)
+        asked.append(data)
 
     thread = threading.Thread(target=lie)
     thread.start()
