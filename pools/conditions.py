@@ -31,6 +31,8 @@ def report(pool: Pool, kind: Trouble, detail: str, **changes: Any) -> None:
     """Record why the pool cannot start containers; call it in a transaction. Emits a warning if the kind is new."""
     is_new = (pool.trouble, pool.last_error) != (kind, detail)
     is_news = pool.trouble != kind or (is_new and kind in (Trouble.START_FAILED, Trouble.ROLL_HALTED))
+    if pool.trouble != kind:
+        changes |= {"trouble_since": clock.now()}
     if is_new or changes:
         Pool.objects.filter(pk=pool.pk).update(trouble=kind, last_error=detail, **changes)
         pool.trouble, pool.last_error = kind, detail

@@ -242,6 +242,8 @@ class Pool(models.Model):
     last_error = models.TextField(default="", blank=True)
     trouble = models.CharField(max_length=16, choices=Trouble, default="", blank=True)
     """The kind of condition that ``last_error`` describes."""
+    trouble_since = models.DateTimeField(null=True, blank=True)
+    """When a condition of that kind began; only meaningful while there is one."""
     good_version = models.ForeignKey(
         WorkloadVersion, on_delete=models.SET_NULL, null=True, blank=True, related_name="+"
     )

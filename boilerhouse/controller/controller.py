@@ -43,7 +43,7 @@ from tenants.states import AssignmentState
 
 log = structlog.get_logger("boilerhouse.controller")
 
-LEASE, LEASE_TTL = "controller", timedelta(seconds=3)
+LEASE, LEASE_TTL = Lease.CONTROLLER, timedelta(seconds=3)
 RENEW_EVERY_S = 0.9
 """How often the leader renews the lease."""
 STUCK_AFTER = timedelta(seconds=5)

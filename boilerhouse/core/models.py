@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from django.db import models
 from django.db.models import Q
 from django.utils import timezone
@@ -88,6 +90,9 @@ class Process(models.Model):
 
 class Lease(models.Model):
     """A named right that one process holds until ``expires_at`` (database clock)."""
+
+    CONTROLLER: ClassVar[str] = "controller"
+    """The right to run the controller's steps."""
 
     name = models.CharField(max_length=32, primary_key=True)
     holder = models.UUIDField(null=True)

@@ -1,0 +1,71 @@
+"""Causes in the deployment's own processes: nodes, the controller, queues and steps."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from boilerhouse.attention.cause import Cause, Kind, Thing
+from boilerhouse.attention.words import age, count, sentence
+from boilerhouse.core import clock, nodes
+from boilerhouse.core.models import FailingStep, Lease
+from boilerhouse.queues.service import unserved_queues
+
+GONE_AFTER = timedelta(seconds=15)
+"""Long enough for another controller to take the lease, and for the only one to restart."""
+
+
+def present() -> list[Cause]:
+    """The causes in the deployment's processes."""
+    return [*_nodes(), *_controller(), *_queues(), *_steps()]
+
+
+def _nodes() -> list[Cause]:
+    silent = nodes.silent()
+    waiting = nodes.waiting_tasks() if silent else {}
+    causes = []
+    for node, seconds in silent.items():
+        tasks = f"{count(waiting[node], 'task')} wait" if waiting.get(node) else "Its work waits"
+        causes.append(
+            Cause(
+                key=f"node:{node}", kind=Kind.NODE_LOST, what="Node {} has no worker", thing=Thing.NODE, subject=node,
+                why=f"No heartbeat from its workers for {age(seconds)}.",
+                effect=f"{tasks}: no other node can do it.", since=clock.now() - timedelta(seconds=seconds),
+            )
+        )  # fmt: skip
+    return causes
+
+
+def _controller() -> list[Cause]:
+    lost = Lease.objects.filter(name=Lease.CONTROLLER, expires_at__lt=clock.now() - GONE_AFTER).first()
+    if lost is None:
+        return []
+    return [
+        Cause(
+            key="controller", kind=Kind.CONTROLLER_LOST, what="No {} is running", thing=Thing.PROCESS,
+            subject="controller",
+            why=f"No controller has renewed its lease for {age((clock.now() - lost.expires_at).total_seconds())}.",
+            effect="Pools are not refilled, and failed saves are not retried.", since=lost.expires_at,
+        )
+    ]  # fmt: skip
+
+
+def _queues() -> list[Cause]:
+    return [
+        Cause(
+            key=f"queue:{name}", kind=Kind.QUEUE_UNSERVED, what="Queue {} is not served", thing=Thing.PROCESS,
+            subject=name, why=f"No worker has served it for {age(seconds)} although one is running.",
+            effect="Its tasks wait. The worker's log says why.", since=clock.now() - timedelta(seconds=seconds),
+        )
+        for name, seconds in unserved_queues().items()
+    ]  # fmt: skip
+
+
+def _steps() -> list[Cause]:
+    return [
+        Cause(
+            key=f"step:{step.name}", kind=Kind.STEP_FAILING, what="Step {} is failing", thing=Thing.PROCESS,
+            subject=step.name, why=sentence(f"{step.error}: {step.detail}" if step.detail else step.error),
+            effect="It is retried; the other steps continue.", since=step.since,
+        )
+        for step in FailingStep.objects.order_by("since")
+    ]  # fmt: skip
