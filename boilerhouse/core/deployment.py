@@ -24,6 +24,12 @@ class WrongNode(Failed):
     code = "wrong_node"
 
 
+class HasDemoData(Failed):
+    """The deployment has demo data, whose containers do not exist."""
+
+    code = "demo_data"
+
+
 class DeploymentMismatch(Conflict):
     """The data directory and the database belong to different deployments. Nothing was changed."""
 
@@ -120,11 +126,23 @@ nodes_of_rows: list[Callable[[], set[str]]] = []
 """Functions of other apps that return the nodes with containers; the apps append to it when they are loaded."""
 
 
-def check_node() -> None:
-    """Raise WrongNode if the database has containers of other nodes and none of this one.
+def demo_data_file() -> Path:
+    """Lists the rows of demo data, and exists while they do (``operations.demo_data``)."""
+    return data_dir() / "demo-data.json"
 
-    A worker that started here would find neither their directories nor, at its engine, the containers.
+
+def check_node() -> None:
+    """Raise WrongNode if the database has containers of other nodes and none of this one, HasDemoData if it has demo
+    data.
+
+    A worker that started here would find neither their directories nor, at its engine, the containers. It would end all
+    claims.
     """
+    if demo_data_file().exists():
+        raise HasDemoData(
+            "This deployment has demo data, whose containers do not exist. Look at them with manage.py demo_data"
+            " --serve, or remove them with manage.py demo_data --remove."
+        )
     named = {node for ask in nodes_of_rows for node in ask()}
     if named and node_id() not in named:
         raise WrongNode(

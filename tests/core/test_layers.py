@@ -111,7 +111,6 @@ def test_doors_are_thin():
     assert found == {
         # Signing in is nobody else's.
         "boilerhouse.dashboard.views": {"transaction.atomic", "get_user_model().objects.select_for_update"},
-        "boilerhouse.operations.management.commands.login_link": {"user.save"},
         # Encryption is below the models, so it cannot record what it did.
         "boilerhouse.operations.management.commands.rotate_secrets": {"audit.record"},
     }

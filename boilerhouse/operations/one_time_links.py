@@ -1,0 +1,28 @@
+"""Links that log a staff user in once."""
+
+from __future__ import annotations
+
+from django.contrib.auth import get_user_model
+from django.urls import reverse
+from django.utils.encoding import force_bytes
+from django.utils.http import urlsafe_base64_encode
+
+from boilerhouse.core.errors import NotFound
+from boilerhouse.operations.login_tokens import login_tokens
+
+
+def path_for(name: str, *, creates: bool) -> str:
+    """The path that logs this user in once; with ``creates``, a superuser of that name is created if necessary.
+
+    Whoever has the path may sign in, so it is printed and never logged. Raises NotFound.
+    """
+    model = get_user_model()
+    user = model.objects.filter(username=name).first()
+    if user is None and creates:
+        user = model.objects.create_superuser(username=name)
+        user.set_unusable_password()
+        user.save(update_fields=["password"])
+    if user is None or not user.is_staff:
+        raise NotFound(f"No staff user {name}.")
+    uid = urlsafe_base64_encode(force_bytes(user.pk))
+    return reverse("one-time-login", args=[uid, login_tokens.make_token(user)])
