@@ -12,6 +12,8 @@ import json
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
+from functools import partial
 from typing import Any
 
 from django.http import QueryDict
@@ -19,13 +21,18 @@ from django.utils.text import slugify
 from rest_framework import serializers
 
 from boilerhouse.api.parsers import check_body
-from boilerhouse.core.bounds import TEN_YEARS_MS, natural
 from boilerhouse.core.errors import BoilerhouseError, FieldError, Invalid
+from boilerhouse.dashboard import cures
+from boilerhouse.dashboard.conflicts import Conflict, combined, compare
 from boilerhouse.dashboard.forms import as_json
-from boilerhouse.dashboard.templatetags.ui import duration
+from boilerhouse.dashboard.quantities import KINDS
 from boilerhouse.web.problems import field_errors
 
 MAX_ROWS = 40
+LONG = 8
+"""From this number of sections on, a form has an index."""
+MAX_SPOKEN = 200
+"""The maximum length of a value in a summary or a comparison."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +53,8 @@ class Part:
     """Choices that stand for values other than text, such as null."""
     reloads: bool = False
     """Whether a change of the value changes which fields are shown."""
+    placeholder: str = ""
+    """An example in the empty field."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +75,13 @@ class Section:
     """Existing objects may be changed and removed, but none added."""
     is_list: bool = False
     noun: str = ""
+    is_folded: bool = False
+    """Shown as one line with a summary until it is opened."""
+
+    @property
+    def key(self) -> str:
+        """Names it in links and in the list of open sections."""
+        return slugify(self.title)
 
     def find(self, value: Any) -> Any:
         """The part of the document that it shows; None if absent."""
@@ -80,6 +96,17 @@ class ShownPart:
     text: str
     is_on: bool = False
     error: str = ""
+    unit: str = ""
+    """The unit of a quantity's number."""
+    is_first_wrong: bool = False
+    """Whether the page opens at this field."""
+    context: str = ""
+    """What of the document it belongs to, where the label alone does not say it."""
+
+    @property
+    def name(self) -> str:
+        """The label with what it belongs to: ``Port 2: Protocol``."""
+        return f"{self.context}: {self.part.label}" if self.context else self.part.label
 
     @property
     def rows(self) -> int:
@@ -89,6 +116,11 @@ class ShownPart:
     def slug(self) -> str:
         """The pointer as ``slugify`` writes it: errors link to it."""
         return slugify(self.pointer)
+
+    @property
+    def described_by(self) -> str:
+        """The ids of the texts that describe the field."""
+        return f"f{self.slug}-h f{self.slug}-e" if self.error else f"f{self.slug}-h"
 
     @property
     def is_wide(self) -> bool:
@@ -101,13 +133,9 @@ class ShownPart:
         return [*self.part.options, *([(self.text, self.text)] if self.text not in options and self.text else [])]
 
     @property
-    def unit_words(self) -> str:
-        number = natural(self.text, TEN_YEARS_MS)
-        return duration(number / 1000) if self.part.kind == "ms" and number is not None else ""
-
-    @property
-    def unit(self) -> str:
-        return {"ms": "ms", "mb": "MB"}.get(self.part.kind, "")
+    def units(self) -> list[str]:
+        """The units that a quantity may have; empty for other fields."""
+        return KINDS[self.part.kind].names if self.part.kind in KINDS else []
 
 
 @dataclass(slots=True)
@@ -126,10 +154,30 @@ class ShownSection:
     can_grow: bool = False
     error: str = ""
     """The values that none of its fields shows."""
+    is_open: bool = True
+    summary: str = ""
+    """Its values in one line, for a folded section."""
 
     @property
     def slug(self) -> str:
         return slugify(self.pointer)
+
+    @property
+    def name(self) -> str:
+        return self.section.title
+
+    @property
+    def parts(self) -> list[ShownPart]:
+        return [part for group in self.groups for part in group.parts]
+
+    @property
+    def can_go(self) -> bool:
+        """Whether the whole section can be removed."""
+        return not self.section.is_list and any(group.can_go for group in self.groups)
+
+    @property
+    def has_error(self) -> bool:
+        return bool(self.error) or any(part.error for part in self.parts)
 
 
 Sections = Callable[[dict[str, Any]], Sequence[Section]]
@@ -140,11 +188,16 @@ class Document:
 
     def __init__(self, value: Any, sections: Sections, *, tab: str = "form") -> None:
         self.value, self._sections = value, sections
-        self.text = as_json(value)
+        self.text = self.base_text = as_json(value)
+        self.conflict: Conflict | None = None
+        self.is_unsaved = False
+        """Whether it has changes that are not saved."""
         self.errors: list[FieldError] = []
         self.do = ""
         self.tab = self._shows(tab)
         self._typed: dict[str, str] = {}
+        self._units: dict[str, str] = {}
+        self._opened: set[str] = set()
 
     @classmethod
     def posted(cls, data: QueryDict, sections: Sections) -> Document:
@@ -158,9 +211,12 @@ class Document:
             broken.text = text
             broken.errors = [FieldError("", str(error), "malformed")]
             broken.do = "refused"
+            broken.base_text, broken.is_unsaved = data.get("base", ""), True
             return broken
         document = cls(value, sections, tab="json" if is_text else "form")
         document.text = text if is_text else document.text
+        document.base_text, document.is_unsaved = data.get("base", ""), True
+        document._opened = set(data.getlist("open"))
         if not is_text and document.tab == "form":
             document._lay_over(data)
         verb, _, argument = data.get("do", "save").partition(":")
@@ -172,7 +228,7 @@ class Document:
             case "remove":
                 document._remove(argument)
             case _:
-                document.do = data.get("do", "save") if not document.errors else "refused"
+                document.do = data.get("do", "save")
         if not is_text or verb == "tab":
             document.text = as_json(document.value)
         return document
@@ -188,25 +244,73 @@ class Document:
         return json.dumps([(error.pointer, error.detail) for error in self.errors])
 
     @property
-    def noted(self) -> list[tuple[FieldError, str]]:
-        """Errors, each with the slug of its field in the form; empty if there is none."""
+    def noted(self) -> list[tuple[FieldError, str, str]]:
+        """Errors, each with the slug and the label of its field in the form; both are empty if there is none."""
         sections = self.shown() if self.tab == "form" else []
         places = [_place(sections, error) for error in self.errors]
-        return [(error, place.slug if place else "") for error, place in zip(self.errors, places, strict=True)]
+        return [
+            (error, place.slug if place else "", place.name if place else "")
+            for error, place in zip(self.errors, places, strict=True)
+        ]
+
+    @property
+    def base(self) -> Any:
+        """The document as it was when it was opened; None if the form does not have it."""
+        try:
+            return check_body(self.base_text)
+        except ValueError:
+            return None
+
+    def meet(self, theirs: Any, who: str, at: datetime | None) -> None:
+        """Somebody else saved ``theirs`` in the meantime: show both changes, and how to combine them."""
+        self.errors = []
+        self.conflict = compare(self.base, self.value, theirs, who, at)
+        for change in self.conflict.changes:
+            part = self._part_at(change.pointer)
+            change.label = part.name if part else change.pointer
+            if part:
+                change.spell(partial(spoken, part.part))
+
+    def combine(self, theirs: Any, *, keeps_mine: bool) -> None:
+        """Afterwards it is ``theirs`` with the changes of the form; ``keeps_mine`` decides what both have changed."""
+        self.value = combined(self.base, self.value, theirs, keeps_mine=keeps_mine)
+        self.text, self.base_text = as_json(self.value), as_json(theirs)
+
+    def _part_at(self, pointer: str) -> ShownPart | None:
+        fields = self._fields() if self._fits() else iter(())
+        return next((part for part in fields if part.pointer == pointer), None)
+
+    @property
+    def has_index(self) -> bool:
+        """Whether its form is so long that a list of its sections helps."""
+        return len(self._sections(self.value)) >= LONG
 
     @property
     def status(self) -> int:
-        return 422 if self.errors else 200
+        return 422 if self.errors else 409 if self.conflict else 200
 
     def read(self, serializer: type[serializers.Serializer[Any]], **more: Any) -> Any:
-        """The valid serializer, or None with ``errors`` filled."""
-        if self.errors:
+        """The valid serializer, or None with ``errors`` filled: all of them, also next to text that is no value."""
+        if self.do == "refused":
             return None
-        body = serializer(data=self.value, **more)
-        if body.is_valid():
+        body = serializer(data=cures.without(self.value, list(self._typed)), **more)
+        if body.is_valid() and not self.errors:
             return body
-        self.errors = field_errors(body.errors)
+        self.errors += cures.further(self.errors, field_errors(body.errors))
+        if self.tab == "form":
+            rest = serializer(data=cures.without(self.value, [error.pointer for error in self.errors]), **more)
+            if not rest.is_valid():
+                self.errors += cures.further(self.errors, field_errors(rest.errors))
+            self.errors = [self._cured(error, serializer()) for error in self.errors]
         return None
+
+    def _cured(self, error: FieldError, serializer: Any) -> FieldError:
+        part = self._part_at(error.pointer)
+        if part is None or error.pointer in self._typed:
+            return error
+        field = cures.field_at(serializer, error.pointer)
+        detail = cures.cure(error, field, kind=part.part.kind, has_choices=bool(part.part.options))
+        return FieldError(error.pointer, detail, error.code)
 
     def add(self, error: BoilerhouseError) -> None:
         """Add the errors of a service."""
@@ -214,14 +318,15 @@ class Document:
 
     def shown(self) -> list[ShownSection]:
         """The form, with each error at its field."""
-        sections = []
+        sections: list[ShownSection] = []
         for section in self._sections(self.value):
             pointer = _pointer("", section.path)
             items = section.find(self.value)
             is_absent = items is None and section.blank is not None
             section_shown = ShownSection(
-                section, pointer, can_grow=(section.is_list or is_absent) and not section.is_closed
-            )
+                section, pointer, can_grow=(section.is_list or is_absent) and not section.is_closed,
+                is_open=not section.is_folded or section.key in self._opened,
+            )  # fmt: skip
             if section.is_list:
                 for number in range(len(items or [])):
                     at = f"{pointer}/{number}"
@@ -236,12 +341,33 @@ class Document:
             else:
                 can_go = section.blank is not None
                 section_shown.groups.append(ShownGroup("", pointer, self._parts(section, pointer), can_go=can_go))
+            for group in section_shown.groups:
+                for part in group.parts:
+                    part.context = group.title or (section.title if sections else "")
+            section_shown.summary = self._summary(section_shown)
             sections.append(section_shown)
         for error in self.errors:
             place = _place(sections, error)
             if place and not place.error:
                 place.error = error.detail
+        for section_shown in sections:
+            section_shown.is_open = section_shown.is_open or section_shown.has_error
+        wrong = next((part for section_shown in sections for part in section_shown.parts if part.error), None)
+        if wrong is not None:
+            wrong.is_first_wrong = True
         return sections
+
+    def _summary(self, shown: ShownSection) -> str:
+        """What the document itself says in this section; defaults are left out."""
+        own = [part for part in shown.parts if has(self.value, part.pointer)]
+        if shown.section.is_list:
+            names = [spoken(group.parts[0].part, get(self.value, group.parts[0].pointer)) for group in shown.groups]
+            return ", ".join(filter(None, names[:5])) + (", …" if len(names) > 5 else "") or "None"
+        texts = [(part.part.label, spoken(part.part, get(self.value, part.pointer))) for part in own]
+        said = [f"{label}: {text}" for label, text in texts if text][:4]
+        if said:
+            return " · ".join(said)
+        return "Defaults" if any(part.part.default is not None for part in shown.parts) else "Not set"
 
     def _parts(self, section: Section, base: str) -> list[ShownPart]:
         return [self._part(part, _pointer(base, part.path)) for part in section.parts]
@@ -250,8 +376,14 @@ class Document:
         value = get(self.value, pointer)
         if value is None and not (part.values and has(self.value, pointer)):
             value = part.default
-        text = self._typed.get(pointer, _text(part, value))
-        return ShownPart(part, pointer, text, is_on=value is True)
+        text, unit = _text(part, value), ""
+        if part.kind in KINDS:
+            unit = KINDS[part.kind].usual
+            if type(value) is int and value >= 0:
+                text, unit = KINDS[part.kind].split(value)
+        return ShownPart(
+            part, pointer, self._typed.get(pointer, text), is_on=value is True, unit=self._units.get(pointer, unit)
+        )
 
     def _shows(self, tab: str) -> str:
         return "form" if tab != "json" and self._fits() else "json"
@@ -277,10 +409,13 @@ class Document:
     def _lay_over(self, data: QueryDict) -> None:
         for part in list(self._fields()):
             typed = data.get(part.pointer, "").replace("\r\n", "\n")
+            unit = data.get(f"{part.pointer}:unit", "")
             try:
-                value = part.pointer in data if part.part.kind == "flag" else _value(part.part, typed)
+                value = part.pointer in data if part.part.kind == "flag" else _value(part.part, typed, unit)
             except ValueError as error:
                 self._typed[part.pointer] = typed
+                if unit in part.units:
+                    self._units[part.pointer] = unit
                 self.errors.append(FieldError(part.pointer, str(error), "malformed"))
                 continue
             if value is None and typed.strip() not in part.part.values:
@@ -292,6 +427,7 @@ class Document:
     def _add(self, pointer: str) -> None:
         for section in self._sections(self.value):
             if _pointer("", section.path) == pointer and section.blank is not None and not section.is_closed:
+                self._opened.add(section.key)
                 blank = json.loads(json.dumps(section.blank))
                 if section.is_list:
                     put(self.value, pointer, [*(get(self.value, pointer) or []), blank])
@@ -382,7 +518,21 @@ def _text(part: Part, value: Any) -> str:
     return str(value)
 
 
-def _value(part: Part, typed: str) -> Any:
+def spoken(part: Part, value: Any) -> str:
+    """The value as a person would say it; empty for none."""
+    if part.kind == "flag":
+        return "on" if value is True else ""
+    if part.kind == "secret":
+        return "set" if value else ""
+    if part.kind in KINDS and type(value) is int and value >= 0:
+        return KINDS[part.kind].show(value)
+    text = _text(part, value)
+    if part.kind == "choice":
+        text = dict(part.options).get(text, text)
+    return text if len(text) <= MAX_SPOKEN else f"{text[:MAX_SPOKEN]}…"
+
+
+def _value(part: Part, typed: str, unit: str = "") -> Any:
     """The value of the submitted text; None for nothing. Raises ValueError with a message for people."""
     text = typed.strip()
     if not text:
@@ -390,7 +540,9 @@ def _value(part: Part, typed: str) -> Any:
     if text in part.values:
         return copy.deepcopy(part.values[text])
     match part.kind:
-        case "number" | "ms" | "mb":
+        case "ms" | "mb":
+            return KINDS[part.kind].parse(text, unit)
+        case "number":
             for convert in (int, float):
                 try:
                     return convert(text)

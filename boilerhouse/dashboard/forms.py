@@ -5,15 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import partial
 from typing import Any
 
 from django.http import HttpRequest
+from django.utils.text import slugify
 from rest_framework import serializers
 
+from boilerhouse.core.bounds import MAX_ID, natural
 from boilerhouse.core.errors import BoilerhouseError, FieldError, Invalid, PreconditionFailed
 from boilerhouse.core.events import afterwards
-from boilerhouse.dashboard import durations as duration_text
+from boilerhouse.dashboard import cures
+from boilerhouse.dashboard.conflicts import Conflict, compare
+from boilerhouse.dashboard.quantities import DURATION
 from boilerhouse.web.problems import field_errors
 
 
@@ -27,6 +33,25 @@ class Field:
     error: str = ""
     is_secret: bool = False
     """Never sent back to the browser."""
+    unit: str = ""
+    """The unit of a quantity's number."""
+    units: list[str] = field(default_factory=list)
+    """The units that a quantity may have; empty for other fields."""
+    is_first_wrong: bool = False
+    """Whether the page opens at this field."""
+
+    @property
+    def pointer(self) -> str:
+        return f"/{self.name.replace('.', '/')}"
+
+    @property
+    def slug(self) -> str:
+        return slugify(self.name)
+
+    @property
+    def described_by(self) -> str:
+        """The ids of the texts that describe the field."""
+        return f"h-{self.name} e-{self.name}" if self.error else f"h-{self.name}"
 
 
 class ApiForm:
@@ -43,60 +68,159 @@ class ApiForm:
         lists: Collection[str] = (),
         secrets: Collection[str] = (),
         durations: Mapping[str, int] | None = None,
+        tops: Mapping[str, str] | None = None,
     ) -> None:
         """``lists`` are entered as words; ``secrets`` are not shown again; ``durations`` are milliseconds, entered with
-        a unit, each with its least value other than 0."""
+        a unit, each with its least value other than 0; ``tops`` names for a number the field that it must not exceed.
+        """
         self._serializer, self._lists, self._durations = serializer, lists, durations or {}
+        self._tops = tops or {}
         self.fields = [
-            Field(
-                name,
-                *labels[name],
-                self._shown(name, _at(values, name)),
-                (choices or {}).get(name, []),
-                is_secret=name in secrets,
+            self._field(
+                name, *labels[name], _at(values, name), (choices or {}).get(name, []), is_secret=name in secrets
             )
             for name in names
         ]
         self.errors: list[FieldError] = []
+        self.conflict: Conflict | None = None
+        self.base = as_json(self._texts())
+
+    def _texts(self) -> dict[str, str]:
+        """The values of its fields as shown; not of secrets."""
+        return {
+            shown.name: f"{shown.value} {shown.unit}".strip() if shown.value else ""
+            for shown in self.fields
+            if not shown.is_secret
+        }
+
+    def meet(self, posted: Mapping[str, str], theirs: ApiForm, who: str, at: datetime | None) -> bool:
+        """Whether somebody else saved other values since the form was opened; its page then shows both changes.
+
+        ``theirs`` is the form as it would be opened now. A form that does not say what it was opened with meets nobody.
+        """
+        before = _json_object(posted.get("base"))
+        if before is None or before == theirs._texts():
+            return False
+        self.base = posted["base"]
+        self.conflict = compare(before, self._texts(), theirs._texts(), who, at)
+        for change in self.conflict.changes:
+            at_field = next((shown for shown in self.fields if f"/{shown.name}" == change.pointer), None)
+            change.label = at_field.label if at_field else change.pointer
+            if at_field and at_field.options:
+                change.spell(partial(_label, dict(at_field.options)))
+        return True
+
+    def combine(self, posted: Mapping[str, str], theirs: ApiForm, *, keeps_mine: bool) -> None:
+        """Afterwards its fields have the values of ``theirs`` with the changes of ``posted``; ``keeps_mine`` decides
+        what both have changed."""
+        before = _json_object(posted.get("base")) or {}
+        other = {shown.name: shown for shown in theirs.fields}
+        texts = theirs._texts()
+        for shown in self.fields:
+            mine = posted.get(shown.name, "").strip()
+            unit = posted.get(f"{shown.name}:unit", "")
+            text = f"{mine} {unit}".strip() if mine and shown.units else mine
+            now = other[shown.name]
+            has_changed = texts.get(shown.name) != before.get(shown.name)
+            is_theirs = text == before.get(shown.name) or (has_changed and not keeps_mine)
+            shown.value, shown.unit = (now.value, now.unit) if is_theirs else (mine, unit)
+        self.base = theirs.base
+
+    def _field(
+        self, name: str, label: str, hint: str, value: Any, options: list[tuple[str, str]], *, is_secret: bool
+    ) -> Field:
+        shown = Field(name, label, hint, _text(value), options, is_secret=is_secret)
+        if name in self._durations:
+            shown.units, shown.unit = DURATION.names, DURATION.usual
+            if isinstance(value, int):
+                shown.value, shown.unit = DURATION.split(value)
+        return shown
 
     def read(self, posted: Mapping[str, str], **more: Any) -> dict[str, Any] | None:
         """The validated input; None if there are errors, which the form then shows."""
         values: dict[str, Any] = dict(more)
         self.errors = []
-        for field in self.fields:
-            typed = posted.get(field.name, "").strip()
-            field.value = "" if field.is_secret else typed
-            if typed:
-                _put(values, field.name, self._value(field.name, typed))
+        for shown in self.fields:
+            typed = posted.get(shown.name, "").strip()
+            shown.value = "" if shown.is_secret else typed
+            if shown.units:
+                shown.unit = posted.get(f"{shown.name}:unit", "")
+            if typed and (value := self._value(shown, typed)) is not None:
+                _put(values, shown.name, value)
+            if shown.units and shown.unit not in shown.units:
+                shown.unit = DURATION.usual
         body = self._serializer(data=values)
         if body.is_valid() and not self.errors:
             return dict(body.validated_data)
         self.errors += field_errors(body.errors)
-        for field in self.fields:
-            field.error = next((e.detail for e in self.errors if _is_of(e.pointer, field.name)), "")
+        rest = self._serializer(data=cures.without(values, [error.pointer for error in self.errors]))
+        if not rest.is_valid():
+            self.errors += cures.further(self.errors, field_errors(rest.errors))
+        self.errors = [self._cured(error) for error in self.errors]
+        self._place()
         return None
 
-    def _shown(self, name: str, value: Any) -> str:
-        is_duration = name in self._durations and isinstance(value, int)
-        return duration_text.show(value) if is_duration else _text(value)
-
-    def _value(self, name: str, typed: str) -> Any:
-        if name in self._lists:
+    def _value(self, shown: Field, typed: str) -> Any:
+        """The value of the submitted text; None, with an error, for text that is no quantity."""
+        if shown.name in self._lists:
             return typed.replace(",", " ").split()
-        if name in self._durations:
-            try:
-                return duration_text.parse(typed, self._durations[name])
-            except ValueError as error:
-                self.errors.append(FieldError(f"/{name.replace('.', '/')}", str(error), "malformed"))
-                return 0
-        return typed
+        if shown.name not in self._durations:
+            return typed
+        least = self._durations[shown.name]
+        try:
+            value = DURATION.parse(typed, shown.unit)
+            if 0 < value < least:
+                raise ValueError(f"Enter at least {DURATION.show(least)}, or 0.")
+        except ValueError as error:
+            self.errors.append(FieldError(shown.pointer, str(error), "quantity"))
+            return None
+        if shown.value:
+            shown.value, shown.unit = DURATION.split(value)
+        return value
+
+    def _cured(self, error: FieldError) -> FieldError:
+        at = next((shown for shown in self.fields if _is_of(error.pointer, shown.name)), None)
+        labels = {shown.name.rpartition(".")[2]: shown.label for shown in self.fields}
+        if error.code == "quantity":
+            return error
+        detail = cures.cure(
+            error,
+            cures.field_at(self._serializer(), error.pointer),
+            kind="ms" if at and at.units else "",
+            names=labels,
+            most=self._top(at.name) if at else None,
+            has_choices=bool(at and at.options),
+        )
+        return FieldError(error.pointer, detail, error.code)
+
+    def _top(self, name: str) -> int | None:
+        """The value of the field that bounds this one, if it is a number."""
+        above = next((shown for shown in self.fields if shown.name == self._tops.get(name)), None)
+        return natural(above.value, MAX_ID) if above is not None else None
+
+    def _place(self) -> None:
+        """Give each field its first error, and open the page at the first of these fields."""
+        for shown in self.fields:
+            shown.error = next((e.detail for e in self.errors if _is_of(e.pointer, shown.name)), "")
+            shown.is_first_wrong = False
+        wrong = next((shown for shown in self.fields if shown.error), None)
+        if wrong is not None:
+            wrong.is_first_wrong = True
+
+    @property
+    def noted(self) -> list[tuple[FieldError, Field | None]]:
+        """Errors, each with its field; None for one that no field shows."""
+        return [
+            (error, next((shown for shown in self.fields if _is_of(error.pointer, shown.name)), None))
+            for error in self.errors
+        ]
 
     def add(self, error: BoilerhouseError) -> None:
         """Add the errors of a service."""
         errors = error.errors if isinstance(error, Invalid) else [FieldError("/id", error.detail, error.code)]
-        self.errors += errors
-        for field in self.fields:
-            field.error = field.error or next((e.detail for e in errors if _is_of(e.pointer, field.name)), "")
+        labels = {shown.name.rpartition(".")[2]: shown.label for shown in self.fields}
+        self.errors += [FieldError(e.pointer, cures.in_words(e.detail, labels), e.code) for e in errors]
+        self._place()
 
 
 USED_FORMS = "used_forms"
@@ -142,6 +266,18 @@ def _text(value: Any) -> str:
     if isinstance(value, list):
         return " ".join(map(str, value))
     return "" if value is None else str(value)
+
+
+def _label(options: Mapping[str, str], value: Any) -> str:
+    return options.get(value, value or "")
+
+
+def _json_object(text: str | None) -> dict[str, Any] | None:
+    try:
+        value = json.loads(text or "")
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def version_of(document: Mapping[str, Any]) -> str:

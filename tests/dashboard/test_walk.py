@@ -373,8 +373,8 @@ def test_workloads_and_specs_are_edited_as_json_and_a_change_meanwhile_is_notice
     answer = client.post("/workloads/w1/edit", {"json": changed, "seen": seen})
     assert answer.status_code == 303, answer.content.decode()
     answer = client.post("/workloads/w1/edit", {"json": changed, "seen": seen})
-    assert answer.status_code == 422
-    assert "Someone else changed this" in answer.content.decode()
+    assert answer.status_code == 409
+    assert "ada saved a change" in answer.content.decode()
     assert "Compare" in client.get("/workloads/w1/").content.decode()
     assert "-  &quot;stopTimeoutMs" in client.get("/workloads/w1/?compare=1").content.decode()
     for bad, words in (

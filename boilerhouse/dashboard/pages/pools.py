@@ -17,7 +17,7 @@ from django.utils import timezone
 from boilerhouse.core.errors import BoilerhouseError, Conflict, FieldError, Invalid
 from boilerhouse.core.events import PROGRESS
 from boilerhouse.core.models import Event, Role
-from boilerhouse.dashboard import charts, consequences, durations, questions
+from boilerhouse.dashboard import charts, conflicts, consequences, questions
 from boilerhouse.dashboard.access import action, back, form_page, may, page
 from boilerhouse.dashboard.forms import ApiForm
 from boilerhouse.dashboard.listing import Choice, Listing
@@ -151,7 +151,7 @@ LABELS = {
     "minSize": ("Min size", "The smallest number of containers"),
     "maxSize": ("Max size", "The largest number of containers, including starting ones"),
     "minIdle": ("Keep idle", "Idle containers kept ready for claims"),
-    "idleTimeoutMs": ("Release when inactive for", f"With a unit, {durations.EXAMPLES}. 0 means never"),
+    "idleTimeoutMs": ("Release when inactive for", "0 means never, otherwise at least 10 s. The state is saved first"),
     "onUnhealthy": ("When a claimed container is unhealthy", "Idle containers are replaced immediately"),
     MODE: ("Outgoing network access", "Takes effect immediately, also for claimed containers"),
     ALLOW: (
@@ -172,8 +172,9 @@ def pool_form(values: dict[str, Any], *, is_new: bool = False) -> ApiForm:
     if is_new:
         choices["workloadId"] = [(pk, pk) for pk in Workload.objects.order_by("id").values_list("pk", flat=True)]
     return ApiForm(
-        PoolInput, names, LABELS, values, choices, lists=[ALLOW], durations={"idleTimeoutMs": LEAST_INACTIVE_MS}
-    )
+        PoolInput, names, LABELS, values, choices, lists=[ALLOW], durations={"idleTimeoutMs": LEAST_INACTIVE_MS},
+        tops={"minSize": "maxSize", "minIdle": "maxSize"},
+    )  # fmt: skip
 
 
 MODE_WORDS = {
@@ -232,9 +233,16 @@ def configure(request: HttpRequest, pool_id: str) -> str | HttpResponse:
     form = pool_form(render_pool(pool))
     network = pool.whole_network
     kept = {name: value for name, value in (network or {}).items() if name != "egress"}
+    if (keeps_mine := conflicts.wish(request)) is not None:
+        form.combine(request.POST, pool_form(render_pool(pool)), keeps_mine=keeps_mine)
+        return render(
+            request, "pages/pool.html", {**_context(pool, "configuration"), "form": form, "is_combined": True}
+        )
     data = form.read(request.POST, workloadId=pool.workload_id, network=kept)
     if data is None:
         return render(request, "pages/pool.html", {**_context(pool, "configuration"), "form": form}, status=422)
+    if form.meet(request.POST, pool_form(render_pool(pool)), *conflicts.last_change("pool", pool_id)):
+        return render(request, "pages/pool.html", {**_context(pool, "configuration"), "form": form}, status=409)
     if question := _asks_first(request, pool, data["idle_timeout_ms"]):
         return questions.show(request, question)
     data.pop("workload_id")

@@ -15,7 +15,7 @@ from django.utils.dateparse import parse_datetime
 from boilerhouse.core.errors import BoilerhouseError, Conflict, FieldError, Invalid, PreconditionFailed
 from boilerhouse.core.ids import check_same_id
 from boilerhouse.core.models import Role
-from boilerhouse.dashboard import badges, consequences
+from boilerhouse.dashboard import badges, conflicts, consequences
 from boilerhouse.dashboard.access import action, back, form_page, page, slow
 from boilerhouse.dashboard.documents import Document, get
 from boilerhouse.dashboard.forms import check_version, version_of
@@ -102,6 +102,9 @@ def _save(request: HttpRequest, spec_id: str | None) -> HttpResponse:
     mark = request.POST.get("seen", "")
     document = Document.posted(request.POST, sections.sections_of(is_new=spec is None))
     more: dict[str, Any] = {}
+    if spec is not None and (keeps_mine := conflicts.wish(request)) is not None:
+        document.combine(_shown(spec), keeps_mine=keeps_mine)
+        return _editor(request, document, spec, version_of(_shown(spec)), is_combined=True)
     if document.tab == "form" and document.do in ("save", "probe"):
         sections.drop_other_kinds(document.value)
     match document.do:
@@ -142,7 +145,11 @@ def _store(request: HttpRequest, document: Document, spec: SyncSpec | None, mark
             spec, name=data.get("name"), force=request.POST.get("force") == "yes",
             check=lambda locked: check_version(mark, _shown(locked)), **body.parts(),
         )  # fmt: skip
-    except (Invalid, Conflict, PreconditionFailed) as error:
+    except PreconditionFailed:
+        assert spec is not None
+        document.meet(_shown(find_spec(spec.pk)), *conflicts.last_change("sync_spec", spec.pk))
+        return None
+    except (Invalid, Conflict) as error:
         document.add(error)
         return None
     messages.success(request, f"{spec.pk} saved.")

@@ -16,7 +16,7 @@ from boilerhouse.core import text
 from boilerhouse.core.errors import Conflict, FieldError, Invalid, PreconditionFailed
 from boilerhouse.core.ids import check_same_id
 from boilerhouse.core.models import Role
-from boilerhouse.dashboard import consequences
+from boilerhouse.dashboard import conflicts, consequences
 from boilerhouse.dashboard.access import action, form_page, page, slow
 from boilerhouse.dashboard.documents import Document
 from boilerhouse.dashboard.forms import as_json, check_version, version_of
@@ -98,22 +98,22 @@ def _editor(
     return answer
 
 
+def _editable(workload: Workload) -> dict[str, Any]:
+    """What of a workload its editor changes."""
+    owned = WorkloadInput.read_only_ignored
+    return {name: value for name, value in render_workload(workload).items() if name not in owned}
+
+
 @page(Role.OPERATOR)
 def _open(request: HttpRequest, workload_id: str | None) -> HttpResponse:
     copied = request.GET.get("copy")
     source = workload_id or copied
     workload = find_workload(source) if source else None
-    shown = render_workload(workload) if workload else {}
-    owned = WorkloadInput.read_only_ignored
-    value = (
-        {name: field_value for name, field_value in shown.items() if name not in owned}
-        if workload
-        else sections.start()
-    )
+    value = _editable(workload) if workload else sections.start()
     if copied and workload:
         value = {**value, "id": "", "name": f"{workload.name}, copy"}
     document = Document(value, sections.sections_of(is_new=workload_id is None), tab=request.GET.get("tab", "form"))
-    return _editor(request, document, workload if workload_id else None, version_of(shown) if workload_id else "")
+    return _editor(request, document, workload if workload_id else None, version_of(value) if workload_id else "")
 
 
 @action()
@@ -122,6 +122,10 @@ def _save(request: HttpRequest, workload_id: str | None) -> HttpResponse:
     mark = request.POST.get("seen", "")
     document = Document.posted(request.POST, sections.sections_of(is_new=workload is None))
     more: dict[str, Any] = {}
+    if workload is not None and (keeps_mine := conflicts.wish(request)) is not None:
+        now = _editable(workload)
+        document.combine(now, keeps_mine=keeps_mine)
+        return _editor(request, document, workload, version_of(_editable(workload)), is_combined=True)
     match document.do:
         case "save":
             saved = _store(request, document, workload, mark)
@@ -160,9 +164,13 @@ def _store(request: HttpRequest, document: Document, workload: Workload | None, 
             workload,
             name=data["name"],
             spec=body.to_spec(),
-            check=lambda locked: check_version(mark, render_workload(locked)),
+            check=lambda locked: check_version(mark, _editable(locked)),
         )
-    except (Invalid, Conflict, PreconditionFailed) as error:
+    except PreconditionFailed:
+        assert workload is not None
+        document.meet(_editable(find_workload(workload.pk)), *conflicts.last_change("workload", workload.pk))
+        return None
+    except (Invalid, Conflict) as error:
         document.add(error)
         return None
     number = find_workload(workload.pk).latest.number

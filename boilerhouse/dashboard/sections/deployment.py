@@ -33,5 +33,5 @@ def sections(_value: dict[str, Any]) -> list[Section]:
            " cloud's metadata address. Workloads may also use these networks."),
         Section("Retention", tuple(
             Part(f"{name}Ms", label, kind="ms") for name, label in KEPT
-        ), "One day is 86,400,000 ms. Limits set by environment variables cannot be exceeded.", "retention"),
+        ), "Limits set by environment variables cannot be exceeded.", "retention"),
     ]  # fmt: skip

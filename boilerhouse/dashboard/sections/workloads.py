@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from boilerhouse.core import deployment_settings
@@ -30,6 +31,8 @@ LIMITS = {
     "stack": "stack, bytes",
 }
 """What each limit restricts."""
+BASICS = frozenset({"Workload", "Resources", "Health check", "Ports"})
+"""The sections that are open from the start."""
 
 
 def sections_of(*, is_new: bool) -> Sections:
@@ -61,14 +64,41 @@ def sections_of(*, is_new: bool) -> Sections:
     made = (
         Section("Workload", (
             *new_id,
-            Part("name", "Name", "A label; need not be unique"),
-            Part("image", "Image", "With tag or digest"),
+            Part("name", "Name", "A label; need not be unique", placeholder="Notebook server"),
+            Part("image", "Image", "With tag or digest", placeholder="registry.example/image:tag"),
             Part("pullPolicy", "Pull", kind="choice", default="missing", options=(
                 ("missing", "if not present"), ("always", "always"), ("never", "never"))),
             Part("imageUpdate", "When the tag changes", kind="choice", options=(
                 ("", "roll if pulled always, otherwise report"), ("manual", "report"),
                 ("roll", "roll to the new image"))),
         )),
+        Section("Resources", (
+            Part("cpus", "CPUs", "0.5 is half of one", "number", default=1),
+            Part("memoryMb", "Memory", "Processes and files in memory", "mb", default=512),
+            Part("pidsLimit", "Processes", "Maximum, including threads", "number", default=256),
+            Part("tmpfsMb", "Temporary files (/tmp)", "In memory; deleted with the container", "mb", default=64),
+            Part("shmMb", "Shared memory (/dev/shm)", "At least 128 for PostgreSQL and PyTorch data loaders."
+                 " Empty: the size of temporary files", "mb"),
+            Part("diskMb", "Disk, all volumes", "Empty: the deployment's default", "mb"),
+        ), path="resources"),
+        Section("Health check", (
+            Part("command", "Command", "Exit 0 is healthy. “true” only shows that the container runs", "words"),
+            Part("intervalMs", "Every", kind="ms", default=30_000),
+            Part("timeoutMs", "Timeout", kind="ms", default=5_000),
+            Part("retries", "Failures in a row", "Until it is unhealthy", "number", default=3),
+            Part("startPeriodMs", "Start period", "Ends at the first success", "ms", default=60_000),
+        ), "A container is warm once the check has passed.", "healthCheck", {"command": ["true"], "intervalMs": 30_000},
+           instead=frozenset({IMAGES_OWN}), otherwise=(
+            Part("healthCheck", "Health check", "Off if the image's check tests something that exists only after"
+                 " a claim. Add a check to use your own command", "choice",
+                 default=IMAGES_OWN, values={"off": None}, options=(
+                (IMAGES_OWN, "the image's HEALTHCHECK, if any"), ("off", "off"))),
+        )),
+        Section("Ports", (
+            Part("name", "Name"), Part("containerPort", "Port", kind="number"),
+            Part("protocol", "Protocol", kind="choice", options=(("tcp", "tcp"), ("udp", "udp")), default="tcp"),
+            Part("publish", "Publish on the host's loopback address", kind="flag"),
+        ), path="ports", blank={"name": "http", "containerPort": 8080}, is_list=True, noun="Port"),
         Section("Process", (
             Part("command", "Command", "Overrides the image's command. Passed as arguments to an entrypoint. Empty: the"
                  " image's own", "words"),
@@ -99,28 +129,6 @@ def sections_of(*, is_new: bool) -> Sections:
         ), "For images that require a certain user, group or home. By default, each container has its own user id and"
            " no user name.", "user", {"home": "/state"}),
         older_uid,
-        Section("Health check", (
-            Part("command", "Command", "Exit 0 is healthy", "words"),
-            Part("intervalMs", "Every", kind="ms", default=30_000),
-            Part("timeoutMs", "Timeout", kind="ms", default=5_000),
-            Part("retries", "Failures in a row", "Until it is unhealthy", "number", default=3),
-            Part("startPeriodMs", "Start period", "Ends at the first success", "ms", default=60_000),
-        ), "A container is warm once the check has passed.", "healthCheck", {"command": ["true"], "intervalMs": 30_000},
-           instead=frozenset({IMAGES_OWN}), otherwise=(
-            Part("healthCheck", "Health check", "Off if the image's check tests something that exists only after"
-                 " a claim. Add a check to use your own command", "choice",
-                 default=IMAGES_OWN, values={"off": None}, options=(
-                (IMAGES_OWN, "the image's HEALTHCHECK, if any"), ("off", "off"))),
-        )),
-        Section("Resources", (
-            Part("cpus", "CPUs", "0.5 is half of one", "number", default=1),
-            Part("memoryMb", "Memory", "Processes and files in memory", "mb", default=512),
-            Part("pidsLimit", "Processes", "Maximum, including threads", "number", default=256),
-            Part("tmpfsMb", "Temporary files (/tmp)", "In memory; deleted with the container", "mb", default=64),
-            Part("shmMb", "Shared memory (/dev/shm)", "At least 128 for PostgreSQL and PyTorch data loaders."
-                 " Empty: the size of temporary files", "mb"),
-            Part("diskMb", "Disk, all volumes", "Empty: the deployment's default", "mb"),
-        ), path="resources"),
         Section("Directories in memory", (
             Part("path", "Path in the container", f"Outside the volumes and other directories. Use {mounts.SCRATCH} to"
                  " change its size or whether programs may run there"),
@@ -147,11 +155,6 @@ def sections_of(*, is_new: bool) -> Sections:
         Section("Environment", (
             Part("environment", "Variables", f"One NAME=value per line. Values may use {variables}", "map"),
         ), "Set before a tenant claims. For values that differ by tenant, read claim.json."),
-        Section("Ports", (
-            Part("name", "Name"), Part("containerPort", "Port", kind="number"),
-            Part("protocol", "Protocol", kind="choice", options=(("tcp", "tcp"), ("udp", "udp")), default="tcp"),
-            Part("publish", "Publish on the host's loopback address", kind="flag"),
-        ), path="ports", blank={"name": "http", "containerPort": 8080}, is_list=True, noun="Port"),
         Section("Host names", (
             Part("extraHosts", "More hosts", "One name=address per line, for names that no resolver knows, such as"
                  " db.internal=192.0.2.7; 127.0.0.1 blocks a name", "map"),
@@ -182,7 +185,8 @@ def sections_of(*, is_new: bool) -> Sections:
 
     def sections(value: dict[str, Any]) -> Sequence[Section]:
         has_older_uid = get(value, "/security/runAsUser") is not None
-        return [section for section in made if section is not older_uid or has_older_uid]
+        shown = [section for section in made if section is not older_uid or has_older_uid]
+        return [replace(section, is_folded=section.title not in BASICS) for section in shown]
 
     return sections
 
@@ -220,8 +224,8 @@ def _devices(allowed: Sequence[str]) -> tuple[Section, Section]:
 def start() -> dict[str, Any]:
     """The initial value of a new workload."""
     return {
-        "name": "My workload",
-        "image": "registry.example/image:tag",
+        "name": "",
+        "image": "",
         "volumes": {"state": {"containerPath": "/state", "mode": "rw"}},
         "ports": [{"name": "http", "containerPort": 8080, "protocol": "tcp"}],
         "healthCheck": {"command": ["true"], "intervalMs": 30000, "timeoutMs": 5000, "retries": 3},
