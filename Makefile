@@ -43,10 +43,7 @@ bootstrap-test:
 	@scripts/bootstrap.sh test
 
 screenshots: bootstrap-test
-	@rm -f docs/screenshots/*.png
-	@BOILERHOUSE_SCREENSHOTS=$(CURDIR)/docs/screenshots .venv/bin/pytest -q tests/stack/test_pages.py -k every_page
-	@rm -f docs/screenshots/*-dark-390.png
-	@.venv/bin/python scripts/smaller.py docs/screenshots/*.png
+	@PATH="$$PATH:/usr/sbin:/sbin" .venv/bin/python scripts/screenshots.py $(ARGS)
 
 availability: bootstrap-test
 	@PATH="$$PATH:/usr/sbin:/sbin" scripts/engine.sh scripts/postgresql.sh .venv/bin/python -m tests.availability $(ARGS)

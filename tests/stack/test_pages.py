@@ -231,7 +231,7 @@ def test_viewers_are_shown_no_action_and_refused_admin_pages(stack, pools, brows
 
 @pytest.fixture(scope="module")
 def shown(stack) -> Iterator[dict[str, str]]:
-    """A pool with a claim, a save and a sink, for pictures of every page."""
+    """A pool with a claim, a save and a sink: every page has something to show."""
     from tests.s3 import S3Server
 
     directory = Path(os.environ["BOILERHOUSE_DATA_DIR"]) / "pictures"
@@ -274,8 +274,7 @@ def shown(stack) -> Iterator[dict[str, str]]:
 
 
 def test_every_page_fits_is_named_and_has_no_violation_that_axe_knows(stack, page, shown):
-    """In light and dark, wide and narrow; also what `make screenshots` takes its pictures with."""
-    pictures = os.environ.get("BOILERHOUSE_SCREENSHOTS", "")
+    """In light and dark, wide and narrow."""
     page.emulate_media(reduced_motion="reduce")  # no colour is on its way to another while axe looks
     rules = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}
     found = {}
@@ -289,8 +288,6 @@ def test_every_page_fits_is_named_and_has_no_violation_that_axe_knows(stack, pag
                 found[f"{name} {width}"] = f"{overflow} px too wide"
             for theme in ("light", "dark"):
                 page.emulate_media(color_scheme=theme)
-                if pictures:
-                    page.screenshot(path=Path(pictures) / f"{name}-{theme}-{width}.png", full_page=True)
                 if width == 1440:
                     results = Axe().run(page, options=rules)
                     for one in results.response["violations"]:

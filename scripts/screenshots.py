@@ -1,0 +1,94 @@
+"""Take the pictures of docs/screenshots: every page with demo data, light and dark, wide and narrow.
+
+usage: screenshots.py [PAGE …]   only these pages; the others stay
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from PIL import Image
+from playwright.sync_api import Page, sync_playwright
+
+ROOT = Path(__file__).resolve().parents[1]
+PICTURES = ROOT / "docs" / "screenshots"
+CHROMIUM = ["--no-sandbox", "--disable-background-networking"]
+MAX_HEIGHT = {1440: 1500, 390: 1800}
+"""Longer pages are cut: pictures show what a page is like, not all of its rows."""
+COLOURS = 96
+STILL = "*, *::before, *::after { transition: none !important; animation: none !important; caret-color: transparent }"
+
+APPLY = "css => { const one = new CSSStyleSheet(); one.replaceSync(css); document.adoptedStyleSheets = [one]; }"
+"""The policy of our pages forbids style elements."""
+
+PAGES = {
+    "overview": "/", "pools": "/pools/", "pool": "/pools/notes/", "pool-usage": "/pools/notes/?tab=usage&range=24h",
+    "pool-configuration": "/pools/notes/?tab=configuration", "pool-timeline": "/pools/notes/?tab=timeline",
+    "pool-new": "/pools/new", "tenants": "/tenants/", "tenant": "/tenants/acme-042/",
+    "tenant-unsaved": "/tenants/ci:infra/", "sync": "/sync/", "sync-specs": "/sync/specs/",
+    "sync-spec": "/sync/specs/build-cache/", "sync-spec-edit": "/sync/specs/notes-state/edit",
+    "sync-spec-json": "/sync/specs/notes-state/edit?tab=json", "workloads": "/workloads/",
+    "workload": "/workloads/notes/", "workload-edit": "/workloads/notes/edit", "workload-new": "/workloads/new",
+    "activity": "/activity/", "search": "/search?q=notes", "settings": "/settings/", "settings-keys": "/settings/keys/",
+    "settings-credentials": "/settings/credentials/", "settings-registries": "/settings/registries/",
+    "settings-deployment": "/settings/deployment/", "settings-changes": "/settings/changes/", "password": "/password/",
+}  # fmt: skip
+LINKED = {"container": ("/tenants/acme-042/", "/containers/"), "run": ("/tenants/acme-042/", "/sync/runs/")}
+"""Pages whose address has a random id: where a link to them is, and how it begins."""
+
+
+def main(wanted: list[str]) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        environment = {**os.environ, "BOILERHOUSE_DATA_DIR": directory}
+        command = [sys.executable, str(ROOT / "manage.py"), "demo_data", "--serve", "--port", "0"]
+        serving = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+        try:
+            assert serving.stderr is not None
+            link = next(line.split()[-1] for line in serving.stderr if line.startswith("Log in"))
+            _take(link, wanted)
+        finally:
+            serving.send_signal(signal.SIGTERM)
+            serving.wait(30)
+
+
+def _take(link: str, wanted: list[str]) -> None:
+    base = link.partition("/login/")[0]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=CHROMIUM)
+        page = browser.new_page(reduced_motion="reduce")
+        page.goto(link, timeout=60_000)  # the connection waits until the web process has started
+        paths = {name: path for name, path in PAGES.items() if not wanted or name in wanted}
+        for name, (place, begin) in LINKED.items():
+            if not wanted or name in wanted:
+                page.goto(base + place)
+                paths[name] = page.locator(f'#main a[href^="{begin}"]').first.get_attribute("href") or ""
+        for name, path in sorted(paths.items()):
+            for width in MAX_HEIGHT:
+                page.set_viewport_size({"width": width, "height": 900})
+                for theme in ("light", "dark"):
+                    _picture(page, base + path, PICTURES / f"{name}-{theme}-{width}.png", width, theme)
+        browser.close()
+
+
+def _picture(page: Page, url: str, path: Path, width: int, theme: str) -> None:
+    """The whole page in a window of its height, where bars at the window's edges are at the page's."""
+    page.emulate_media(color_scheme=theme)  # type: ignore[arg-type]
+    page.set_viewport_size({"width": width, "height": 900})
+    page.goto(url)
+    page.evaluate(APPLY, STILL)
+    page.wait_for_timeout(600)
+    height = page.evaluate("document.documentElement.scrollHeight")
+    page.set_viewport_size({"width": width, "height": min(height, MAX_HEIGHT[width])})
+    page.wait_for_timeout(200)
+    page.screenshot(path=path)
+    with Image.open(path) as picture:
+        picture.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
