@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import secrets
 import socket
 import sys
@@ -105,10 +104,3 @@ def web(listening: socket.socket) -> Program:
 
 def command(name: str, does: str) -> Program:
     return Program(name, [sys.executable, str(commands.MANAGE), does, "--skip-checks"])
-
-
-def write_state(path: Path, **values: object) -> None:
-    """Record this deployment's address for other commands."""
-    draft = path.with_suffix(".tmp")
-    draft.write_text(json.dumps(values))
-    draft.rename(path)

@@ -42,8 +42,9 @@ def admins_page(stack: Stack, browser: Browser) -> Iterator[Page]:
     """Signed in by the one-time link."""
     made = manage("login_link", "--create", "--user", "tester")
     assert made.returncode == 0, made.stderr
+    assert made.stdout.startswith(stack.base)
     page = watched(browser)
-    page.goto(stack.base + made.stdout.strip())
+    page.goto(made.stdout.strip())
     yield page
     page.close()
 

@@ -212,7 +212,7 @@ def test_commands_know_the_path(site):
     """A link to sign in has it, and a path that leads to two places starts nothing."""
     site.machine.environment["BOILERHOUSE_BASE_PATH"] = "/bh"
     try:
-        assert site.machine.manage("login_link", "--user", "ada").startswith("/bh/")
+        assert "/bh/login/" in site.machine.manage("login_link", "--user", "ada")
         site.machine.environment["BOILERHOUSE_BASE_PATH"] = "/pools"
         assert "BOILERHOUSE_BASE_PATH" in site.machine.manage("run_web", "--port", "1", code=1)
     finally:

@@ -38,7 +38,7 @@ def test_a_published_port_gets_no_cookie_of_the_dashboards(stack, browser, publi
     assert made.returncode == 0, made.stderr
     with browser.new_context() as context:
         page = context.new_page()
-        page.goto(stack.base + made.stdout.strip())
+        page.goto(made.stdout.strip())
         assert any(one["name"] == "sessionid" for one in context.cookies(stack.base))
         eventually(lambda: _opens(page, endpoint["hostUrl"]), 30)
         assert page.locator("#page").inner_text() == "of a tenant"

@@ -73,8 +73,8 @@ class Command(commands.Command):
                 self._wait_for("database", base, up)
                 with ThreadPoolExecutor(2) as both:  # the workers start in the meantime
                     key_found = both.submit(self._manage, "create_api_key", "--name", "demo", "--role", "admin")
-                    link_found = both.submit(self._manage, "login_link", "--create")
-                    key, link = key_found.result(), link_found.result()
+                    link_found = both.submit(self._manage, "login_link", "--create", "--output", "json")
+                    key, link = key_found.result(), json.loads(link_found.result())["path"]
                 self._wait_for(None, base, up)
                 self.say(f"Started after {time.monotonic() - began:.1f} s")
                 access = (directory / "keys" / "s3-access-key").read_text().strip()

@@ -11,7 +11,7 @@ from django.core.management import call_command
 from django.core.management.base import CommandParser
 
 from boilerhouse.core.deployment import data_dir
-from boilerhouse.operations import one_time_links, supervisor
+from boilerhouse.operations import addresses, one_time_links, supervisor
 from boilerhouse.operations.demo_data import filling
 from boilerhouse.operations.supervise import Program
 from boilerhouse.process import commands, pids
@@ -56,9 +56,9 @@ class Command(commands.Command):
         environment = {**os.environ, "DJANGO_SETTINGS_MODULE": SETTINGS}
         with pids.stopping() as stop:
             process = Program(web.name, web.command, environment, web.sockets).start()
-            base = f"http://{host}:{listening.getsockname()[1]}"
-            self.say(f"Dashboard  {base}/\nLog in     {base}{one_time_links.path_for('admin', creates=True)}")
-            self.say("The link works once. Ctrl-C ends it; the demo data stay until --remove.")
+            addresses.remember(addresses.origin_of(host, listening.getsockname()[1]))
+            self.say(f"Log in    {one_time_links.url_for('admin', creates=True)}")
+            self.say("The link works once; manage.py login_link prints another. Ctrl-C ends the dashboard.")
             sys.stderr.flush()
             while process.poll() is None and not stop.wait(BEAT_S):
                 filling.beat()

@@ -7,11 +7,15 @@ from typing import Any
 from django.core.management.base import CommandParser
 
 from boilerhouse.operations import one_time_links
+from boilerhouse.operations.addresses import public_origin
 from boilerhouse.process import commands
 
 
 class Command(commands.Command):
-    help = "Print a path that logs a staff user in once. It is valid for a few days or until the next login."
+    help = (
+        "Print a link that logs a staff user in once; only its path if the dashboard's address is not known."
+        " It is valid for a few days or until the next login."
+    )
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--user", default="admin")
@@ -20,4 +24,5 @@ class Command(commands.Command):
 
     def handle(self, *args: Any, **options: Any) -> None:
         path = one_time_links.path_for(options["user"], creates=options["create"])
-        self.result(options, {"path": path, "user": options["user"]}, path)
+        url = public_origin() + path
+        self.result(options, {"path": path, "url": url if url != path else None, "user": options["user"]}, url)

@@ -7,9 +7,10 @@ import sys
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
+from django.urls import reverse
 
 from boilerhouse.core.deployment import check_node, data_dir, deployment_id
-from boilerhouse.operations import supervise, supervisor
+from boilerhouse.operations import addresses, one_time_links, supervise, supervisor
 from boilerhouse.process import commands
 
 
@@ -41,8 +42,21 @@ class Command(commands.Command):
         programs.append(supervisor.web(listening))
         programs.append(supervisor.command("controller", "run_controller"))
         programs.append(supervisor.command("worker", "run_worker"))
-        self.say(f"Dashboard at http://{host}:{port}/  (Ctrl-C stops everything; pools stay warm)")
+        addresses.remember(addresses.origin_of(host, listening.getsockname()[1]))
+        self.say(f"Dashboard at {addresses.public_origin()}{reverse('overview')}")
+        self._first_login()
+        self.say("Ctrl-C stops everything; pools stay warm.")
         supervise.become(programs)
+
+    def _first_login(self) -> None:
+        """Until there is an admin: a link that logs one in once, on a terminal only. A log keeps what is written there."""
+        if one_time_links.has_admin():
+            return
+        if not sys.stderr.isatty():
+            self.say("Nobody can sign in yet: manage.py login_link --create prints a link that works once.")
+            return
+        self.say(f"Log in    {one_time_links.url_for('admin', creates=True)}")
+        self.say("The link works once. Another one: manage.py login_link")
 
 
 def _migrate(*, skip_checks: bool) -> None:
