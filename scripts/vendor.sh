@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The JavaScript of others that pages use: fetched by name and version, compared with the hash here, committed.
+# The JavaScript and the font of others that pages use: fetched by name and version, compared with the hash here, committed.
 # usage: scripts/vendor.sh [--check]   (needs npm; nothing else of Boilerhouse does)
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -8,7 +8,11 @@ files=( # PACKAGE@VERSION FILE...
   "uplot@1.6.32 dist/uPlot.iife.min.js dist/uPlot.min.css LICENSE"
   "@xterm/xterm@6.0.0 lib/xterm.js css/xterm.css LICENSE"
   "@xterm/addon-fit@0.11.0 lib/addon-fit.js LICENSE"
+  "@fontsource-variable/inter@5.3.0 files/inter-latin-wght-normal.woff2 LICENSE"
 )
+as_served() { # without the reference to a map that is not there; a font as it is
+  case $1 in *.woff2) cat "$1" ;; *) sed '/^\/\/# sourceMappingURL=/d' "$1" ;; esac
+}
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 for entry in "${files[@]}"; do
   read -r -a words <<<"$entry"
@@ -17,9 +21,9 @@ for entry in "${files[@]}"; do
   flat=${name#@}; flat=${flat//\//-}; target="static/vendor/${flat/@/-}"
   for wanted in "${words[@]:1}"; do
     if [ "${1:-}" = --check ]; then
-      cmp <(sed '/^\/\/# sourceMappingURL=/d' "$work/package/$wanted") "$target/$(basename "$wanted")"
+      cmp <(as_served "$work/package/$wanted") "$target/$(basename "$wanted")"
     else
-      mkdir -p "$target"; sed '/^\/\/# sourceMappingURL=/d' "$work/package/$wanted" >"$target/$(basename "$wanted")"
+      mkdir -p "$target"; as_served "$work/package/$wanted" >"$target/$(basename "$wanted")"
     fi
   done
   rm -rf "$work/package"

@@ -49,7 +49,7 @@ class Command(commands.Command):
         supervise.become(programs)
 
     def _first_login(self) -> None:
-        """Until there is an admin: a link that logs one in once, on a terminal only. A log keeps what is written there."""
+        """Until there is an admin, print a link that logs one in once; only on a terminal, because logs are kept."""
         if one_time_links.has_admin():
             return
         if not sys.stderr.isatty():
