@@ -210,6 +210,7 @@ BOILERHOUSE_HTTPS = env.bool("BOILERHOUSE_HTTPS", False)
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = BOILERHOUSE_HTTPS
 _cookie_prefix = "" if not BOILERHOUSE_HTTPS else "__Secure-" if BOILERHOUSE_BASE_PATH else "__Host-"
 """Browsers accept such cookies only from this host with TLS, so a tenant's page on a subdomain cannot set one."""
+SESSION_ENGINE = "boilerhouse.core.sessions"
 SESSION_COOKIE_NAME, CSRF_COOKIE_NAME = f"{_cookie_prefix}sessionid", f"{_cookie_prefix}csrftoken"
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if BOILERHOUSE_HTTPS else None
 SECURE_HSTS_SECONDS = 31_536_000 if BOILERHOUSE_HTTPS else 0

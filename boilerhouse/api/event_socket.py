@@ -155,7 +155,8 @@ def _owners(scope: Any, key: ApiKey | None) -> tuple[budgets.Owner, ...]:
 
 def _is_signed_in(scope: Any) -> bool:
     from django.contrib.auth import get_user_model
-    from django.contrib.sessions.models import Session
+
+    from boilerhouse.core.models import Session
 
     has_session = Session.objects.filter(pk=scope["session"].session_key).exists()
     users = get_user_model().objects.filter(pk=scope["user"].pk, is_active=True, is_staff=True)

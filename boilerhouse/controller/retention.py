@@ -1,4 +1,4 @@
-"""Retention: deletes events, audit entries and stored responses that have expired."""
+"""Retention: deletes events, audit entries, stored responses and sessions that have expired."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from boilerhouse.core import deployment_settings
-from boilerhouse.core.models import AuditEntry, Deployment, Event
+from boilerhouse.core.models import AuditEntry, Deployment, Event, Session
 from boilerhouse.web import idempotency
 
 AT_ONCE = 1000
@@ -17,8 +17,9 @@ AT_ONCE = 1000
 def forget_old() -> int:
     """Returns how many rows were deleted."""
     retention_s, now = deployment_settings.current().retention_s, timezone.now()
-    audited = AuditEntry.objects.filter(at__lt=now - timedelta(seconds=retention_s["audit"])).delete()[0]
-    return audited + idempotency.forget_old() + forget_events(timedelta(seconds=retention_s["events"]))
+    deleted = AuditEntry.objects.filter(at__lt=now - timedelta(seconds=retention_s["audit"])).delete()[0]
+    deleted += Session.objects.filter(expire_date__lt=now).delete()[0]
+    return deleted + idempotency.forget_old() + forget_events(timedelta(seconds=retention_s["events"]))
 
 
 def forget_events(older_than: timedelta) -> int:

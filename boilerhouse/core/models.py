@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from django.conf import settings
+from django.contrib.sessions.base_session import AbstractBaseSession
 from django.db import models
 from django.db.models import Q
 from django.utils import timezone
@@ -194,6 +196,30 @@ class ApiKey(models.Model):
     def is_living(self) -> bool:
         """Whether the key is valid: neither revoked nor expired."""
         return self.revoked_at is None and (self.expires_at is None or self.expires_at > timezone.now())
+
+
+class Session(AbstractBaseSession):
+    """A browser's session. Its columns say whose it is and from where, so that people can end theirs."""
+
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, null=True, related_name="sessions")
+    """Null before the sign-in."""
+    started_at = models.DateTimeField(default=timezone.now)
+    """When the user signed in."""
+    seen_at = models.DateTimeField(default=timezone.now)
+    """The last request, to the minute."""
+    address = models.CharField(max_length=64, default="", blank=True)
+    """The client's address at the sign-in."""
+    agent = models.CharField(max_length=300, default="", blank=True)
+    """What the browser said it is at the sign-in."""
+
+    class Meta(AbstractBaseSession.Meta):
+        abstract = False
+
+    @classmethod
+    def get_session_store_class(cls) -> Any:
+        from boilerhouse.core.sessions import SessionStore
+
+        return SessionStore
 
 
 class AuditEntry(models.Model):

@@ -15,7 +15,7 @@ def role_of(user: Any) -> Role | None:
         return None
     if user.is_superuser:
         return Role.ADMIN
-    names = set(user.groups.values_list("name", flat=True))
+    names = {group.name for group in user.groups.all()}  # prefetched where many users are listed
     return next((role for role in (Role.ADMIN, Role.OPERATOR) if role.value in names), Role.VIEWER)
 
 

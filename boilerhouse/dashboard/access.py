@@ -9,7 +9,6 @@ from typing import Any
 from django.contrib import messages
 from django.contrib.auth import get_user_model
 from django.contrib.auth.views import redirect_to_login
-from django.contrib.sessions.models import Session
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
 from django.urls import reverse
@@ -19,7 +18,7 @@ from django.views.decorators.vary import vary_on_headers
 from boilerhouse.core import context
 from boilerhouse.core.all_or_nothing import all_or_nothing
 from boilerhouse.core.errors import BoilerhouseError, Invalid, NotFound, TooMany
-from boilerhouse.core.models import Role
+from boilerhouse.core.models import Role, Session
 from boilerhouse.core.roles import reaches, role_of
 from boilerhouse.dashboard import questions
 from boilerhouse.dashboard.questions import Question

@@ -1,10 +1,13 @@
 from typing import Any
 
 from django.apps import AppConfig, apps
+from django.contrib.auth.signals import user_logged_in
 from django.db.models.signals import post_migrate
 
 OURS = ("core", "pools", "syncing", "tenants")
-FOR_ADMINS = frozenset({"apikey", "auditentry", "credential", "registrycredential", "settings", "idempotencyrecord"})
+FOR_ADMINS = frozenset(
+    {"apikey", "auditentry", "credential", "registrycredential", "session", "settings", "idempotencyrecord"}
+)
 """Models that pages and the API show only to admins."""
 
 
@@ -27,5 +30,8 @@ class DashboardConfig(AppConfig):
     label = "dashboard"
 
     def ready(self) -> None:
+        from boilerhouse.dashboard import sign_ins
+
+        user_logged_in.connect(sign_ins.remember)
         # Only apps with models receive the signal; this is the last one, when all permissions exist.
         post_migrate.connect(make_groups, sender=apps.get_app_config("tenants"))

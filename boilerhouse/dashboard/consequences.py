@@ -7,11 +7,13 @@ others feel asks, and one that destroys state or configuration, or concerns many
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 from uuid import UUID
 
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
+from boilerhouse.core import users
 from boilerhouse.core.errors import Conflict
 from boilerhouse.core.models import ApiKey
 from boilerhouse.dashboard.questions import MANY, Question
@@ -225,6 +227,32 @@ def revoke_key(_request: HttpRequest, key_id: str) -> Question:
     used = f" It was last used at {key.last_used_at:%Y-%m-%d %H:%M:%S} UTC." if key and key.last_used_at else ""
     text = f"It stops working now, and its open connections are closed. This cannot be undone.{used}"
     return Question(f"Revoke the key {name}?", text, "Revoke key", "revoke")
+
+
+def disable_user(_request: HttpRequest, user_id: int) -> Question:
+    user = users.find(user_id)
+    text = f"{user} can no longer sign in. {_sessions_end(user)} You can enable the user again."
+    return Question(f"Disable {user}?", text, "Disable user", "disable")
+
+
+def end_user_sessions(_request: HttpRequest, user_id: int) -> Question:
+    user = users.find(user_id)
+    return Question(
+        f"Sign {user} out everywhere?", f"{_sessions_end(user)} The password does not change.", "End sessions"
+    )
+
+
+def require_new_password(_request: HttpRequest, user_id: int) -> Question:
+    user = users.find(user_id)
+    has_one = "The old password stops working now. " if user.has_usable_password() else ""
+    text = f"{has_one}{_sessions_end(user)} You get a link, shown once, with which {user} sets a new password."
+    return Question(f"Make a new link for {user}?", text, "Make link")
+
+
+def _sessions_end(user: Any) -> str:
+    if not user.living:
+        return "There is no open session."
+    return f"{count(user.living, 'session')} end{'s' if user.living == 1 else ''} now, open shells included."
 
 
 def delete_credential(_request: HttpRequest, credential_id: str) -> Question:

@@ -3,6 +3,7 @@ from django.urls import path
 
 from boilerhouse.dashboard import views
 from boilerhouse.dashboard.pages import (
+    account,
     activity,
     containers,
     pools,
@@ -11,6 +12,7 @@ from boilerhouse.dashboard.pages import (
     sync,
     sync_specs,
     tenants,
+    users,
     workloads,
 )
 
@@ -59,6 +61,16 @@ urlpatterns = [
     path("settings/", settings.about, name="settings"),
     path("settings/keys/", settings.keys, name="settings-keys"),
     path("settings/keys/<str:key_id>/revoke", settings.revoke_key, name="revoke-key"),
+    path("settings/users/", users.user_list, name="users"),
+    path("settings/users/<int:user_id>/", users.user, name="user"),
+    path("settings/users/<int:user_id>/role", users.set_role, name="user-role"),
+    path("settings/users/<int:user_id>/disable", users.disable, name="user-disable"),
+    path("settings/users/<int:user_id>/enable", users.enable, name="user-enable"),
+    path("settings/users/<int:user_id>/end-sessions", users.end_sessions, name="user-end-sessions"),
+    path("settings/users/<int:user_id>/new-password", users.new_password, name="user-new-password"),
+    path("settings/account/", account.account, name="account"),
+    path("settings/account/end-others", account.end_others, name="account-end-others"),
+    path("settings/account/sessions/<str:handle>/end", account.end_session, name="account-end-session"),
     path("settings/credentials/", settings.credential_list, name="credentials"),
     path("settings/credentials/<str:credential_id>/", settings.rotate_credential, name="credential"),
     path("settings/credentials/<str:credential_id>/delete", settings.delete_credential, name="delete-credential"),
@@ -78,5 +90,6 @@ urlpatterns = [
     path("login/", views.SignIn.as_view(redirect_authenticated_user=True), name="login"),
     path("logout/", auth.LogoutView.as_view(), name="logout"),
     path("password/", views.ChangePassword.as_view(success_url="/"), name="password_change"),
+    path("welcome/<uidb64>/<token>/", views.SetPassword.as_view(), name="set-password"),
     path("login/<uid>/<token>/", views.one_time_login, name="one-time-login"),
 ]

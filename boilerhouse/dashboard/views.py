@@ -114,6 +114,31 @@ class ChangePassword(auth.PasswordChangeView):
         return super().form_valid(form)
 
 
+class SetPassword(auth.PasswordResetConfirmView):
+    """What an invitation leads to: it sets a password and signs in. The link works until a password is set."""
+
+    lane = "sign-in"
+    template_name = "registration/set_password.html"
+    token_generator = login_tokens
+    post_reset_login = True
+    post_reset_login_backend = "django.contrib.auth.backends.ModelBackend"
+
+    def get_user(self, uidb64: str) -> Any:
+        user = super().get_user(uidb64)
+        return user if user is not None and user.is_active and user.is_staff else None
+
+    def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        return changing(request, partial(super().post, request, *args, **kwargs))
+
+    def get_success_url(self) -> str:
+        return reverse("overview")
+
+    def render_to_response(self, context: dict[str, Any], **response: Any) -> Any:
+        if not self.validlink:
+            return render(self.request, "registration/link_used.html", status=410)
+        return super().render_to_response(context, **response)
+
+
 def admin_login(request: HttpRequest) -> HttpResponse:
     return admin.site.login(request)
 

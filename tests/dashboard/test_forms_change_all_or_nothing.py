@@ -8,9 +8,10 @@ import pytest
 from django.contrib.auth.models import User
 from django.contrib.messages import get_messages
 from django.db import OperationalError
+from django.test import Client
 from django.urls import URLPattern
 
-from boilerhouse.core import events
+from boilerhouse.core import events, users
 from boilerhouse.core.models import ApiKey
 from boilerhouse.dashboard import access
 from boilerhouse.dashboard.urls import urlpatterns
@@ -30,6 +31,7 @@ SIGNING_IN = {
     "logout": "Django ends the session before the redirect",
     "password_change": "inside, by its class",
     "one-time-login": "a GET, with a transaction of its own",
+    "set-password": "inside, by its class",
 }
 OUTSIDE = {"pool-release", "sync-probe", "tenant-erase"}
 """They say why in their decorator."""
@@ -60,6 +62,14 @@ CASES: dict[str, tuple[str, dict[str, str]]] = {
     "delete-spec": ("/sync/specs/notes/delete", {"typed": "notes"}),
     "settings-keys": ("/settings/keys/", {"name": "k", "role": "viewer"}),
     "revoke-key": ("/settings/keys/{key}/revoke", {}),
+    "users": ("/settings/users/", {"name": "newcomer", "role": "viewer"}),
+    "user-role": ("/settings/users/{user}/role", {"role": "operator"}),
+    "user-disable": ("/settings/users/{user}/disable", {}),
+    "user-enable": ("/settings/users/{user}/enable", {}),
+    "user-end-sessions": ("/settings/users/{user}/end-sessions", {}),
+    "user-new-password": ("/settings/users/{user}/new-password", {}),
+    "account-end-session": ("/settings/account/sessions/{session}/end", {}),
+    "account-end-others": ("/settings/account/end-others", {}),
     "credentials": ("/settings/credentials/", {"name": "n", "accessKeyId": "A", "secretAccessKey": "S"}),
     "credential": ("/settings/credentials/storage/", {"name": "m", "accessKeyId": "B", "secretAccessKey": "T"}),
     "delete-credential": ("/settings/credentials/storage/delete", {"typed": "storage"}),
@@ -105,6 +115,10 @@ def place(db, data_dir, fake_engine, client, call, monkeypatch):
     )  # fmt: skip
     ids = {"run": run.pk, "backup": backup.pk, "container": make_container(pool).pk}
     ids["key"] = ApiKey.objects.get(pk=call.key_of("viewer")[3:11]).pk
+    ids["user"] = User.objects.create_user("colleague", password="long-enough-1", is_staff=True).pk
+    other = Client()
+    other.force_login(admin)
+    ids["session"] = users.handle_of(other.session.session_key)
     return lambda path: path.format(**ids)
 
 

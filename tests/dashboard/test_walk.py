@@ -25,7 +25,7 @@ from syncing.models import Backup, SyncRun
 from tenants.models import Assignment, Tenant
 from tests.make import make_container, make_node, make_pool, make_sync_spec, make_workload
 
-OPEN = {"set-theme", "set-times", "login", "logout", "one-time-login", "password_change"}
+OPEN = {"set-theme", "set-times", "login", "logout", "one-time-login", "set-password", "password_change"}
 ADMIN_PAGES = {
     "settings-keys",
     "credentials",
@@ -34,15 +34,21 @@ ADMIN_PAGES = {
     "registry-credential",
     "settings-deployment",
     "changes",
+    "users",
+    "user",
 }
-ADMIN_ACTIONS = {"revoke-key", "delete-credential", "delete-registry-credential"}
+ADMIN_ACTIONS = {
+    "revoke-key", "delete-credential", "delete-registry-credential", "user-role", "user-disable", "user-enable",
+    "user-end-sessions", "user-new-password",
+}  # fmt: skip
+VIEWER_ACTIONS = {"account-end-session", "account-end-others"}
 OPERATOR_PAGES = {
     "container-logs", "container-follow", "terminal", "tenant-sync", "new-pool", "new-workload", "edit-workload", "new-spec",
     "edit-spec",
 }  # fmt: skip
 VIEWER_PAGES = {
     "overview", "pools", "pool", "pool-effect", "container", "tenants", "tenant", "sync", "sync-specs", "sync-spec", "run",
-    "workloads", "workload", "activity", "search", "settings",
+    "workloads", "workload", "activity", "search", "settings", "account",
 }  # fmt: skip
 OPERATOR_ACTIONS = {
     "pool-configure", "pool-scale", "pool-pause", "pool-resume", "pool-drain", "pool-delete", "pool-release",
@@ -117,6 +123,7 @@ def world(db, data_dir) -> dict[str, Any]:
     return {
         "pool_id": "p1", "container_id": held.pk, "idle": idle.pk, "tenant_id": "a.b@c", "spec_id": "s1",
         "workload_id": "w1", "run_id": run.pk, "key_id": key.pk, "credential_id": "c1", "registry_credential_id": "r1", "backup_id": backup.pk, "pool": pool,
+        "user_id": member("colleague", "viewer", is_staff=True).pk, "handle": "none",
     }  # fmt: skip
 
 
@@ -146,7 +153,7 @@ def member(name: str, group: str | None, **more: Any) -> User:
 
 
 def test_every_route_is_known_here():
-    assert set(routes()) == OPEN | PAGES | ADMIN_ACTIONS | OPERATOR_ACTIONS
+    assert set(routes()) == OPEN | PAGES | ADMIN_ACTIONS | OPERATOR_ACTIONS | VIEWER_ACTIONS
 
 
 @pytest.mark.parametrize("role", ["nobody", "customer", "viewer", "operator", "admin"])
@@ -154,7 +161,7 @@ def test_each_page_and_action_is_for_its_role_and_above(client, world, role):
     rank = {"nobody": -2, "customer": -1, "viewer": 0, "operator": 1, "admin": 2}[role]
     if role != "nobody":
         client.force_login(member("u", role if role != "customer" else None, is_staff=role != "customer"))
-    least = dict.fromkeys(VIEWER_PAGES, 0) | dict.fromkeys(OPERATOR_PAGES | OPERATOR_ACTIONS, 1)
+    least = dict.fromkeys(VIEWER_PAGES | VIEWER_ACTIONS, 0) | dict.fromkeys(OPERATOR_PAGES | OPERATOR_ACTIONS, 1)
     least |= dict.fromkeys(ADMIN_PAGES | ADMIN_ACTIONS, 2)
     before = Assignment.objects.values_list("state", flat=True)
     states = list(before)

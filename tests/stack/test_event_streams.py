@@ -274,7 +274,7 @@ def test_a_staff_session_reads_from_our_own_pages_only_and_until_it_signs_out(st
     with socket_of(stack, headers=own, after=newest(), poolId=pool) as opened:
         say(pool)
         assert numbers(take(opened, 1)) == [0]
-        from django.contrib.sessions.models import Session
+        from boilerhouse.core.models import Session
 
         Session.objects.filter(pk=cookie).delete()
         assert refusal(opened)[0] == 4401

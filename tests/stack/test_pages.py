@@ -12,10 +12,9 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from django.contrib.sessions.models import Session
 from playwright.sync_api import expect
 
-from boilerhouse.core.models import Process
+from boilerhouse.core.models import Process, Session
 from boilerhouse.process import processes
 from tests.stack.chromium import FIVE_TIMES_PROMISED_MS, live, member, sign_in, watched
 from tests.stack.conftest import eventually
