@@ -6,7 +6,7 @@ from django.urls import URLPattern, URLResolver, include, path, re_path
 from boilerhouse.api import openapi
 from boilerhouse.api.audit_views import AuditListView
 from boilerhouse.api.event_views import EventListView, EventStreamView
-from boilerhouse.api.key_views import ApiKeyListView, ApiKeyView
+from boilerhouse.api.key_views import ApiKeyListView, ApiKeyView, KeyRotationView
 from boilerhouse.api.settings_views import SettingsView
 from boilerhouse.dashboard import views
 from boilerhouse.operations import health, metrics, stats
@@ -20,6 +20,7 @@ api: list[URLPattern | URLResolver] = [
     path("events/stream", EventStreamView.as_view()),
     path("api-keys", ApiKeyListView.as_view()),
     path("api-keys/<str:key_id>", ApiKeyView.as_view()),
+    path("api-keys/<str:key_id>/rotate", KeyRotationView.as_view()),
     path("audit", AuditListView.as_view()),
     path("settings", SettingsView.as_view()),
     path("stats", stats.StatsView.as_view()),

@@ -56,6 +56,7 @@ MAY: dict[str, dict[str, set[Role]]] = {
     "registry-credentials/*": {"GET": {ADMIN}, "PUT": {ADMIN}, "DELETE": {ADMIN}},
     "api-keys": {"GET": {ADMIN}, "POST": {ADMIN}},
     "api-keys/*": {"DELETE": {ADMIN}},
+    "api-keys/*/rotate": {"POST": {ADMIN}},
     "settings": {"GET": {ADMIN}, "PUT": {ADMIN}},
     "audit": {"GET": {ADMIN}},
     "events": {"GET": OWN_READ},

@@ -1,13 +1,14 @@
-"""Create, list and revoke API keys. The key itself is returned only once."""
+"""Create, list, rotate and revoke API keys. The key itself is returned only once."""
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from rest_framework.response import Response
 
 from boilerhouse.api.base import ApiView
-from boilerhouse.api.key_fields import ApiKeyInput, ApiKeyOutput, NewApiKeyOutput, render_key
+from boilerhouse.api.key_fields import ApiKeyInput, ApiKeyOutput, KeyRotationInput, NewApiKeyOutput, render_key
 from boilerhouse.api.pagination import paginate
 from boilerhouse.api.schema import CURSOR, LIMIT, operation, page_of, query
 from boilerhouse.core import api_keys
@@ -59,3 +60,22 @@ class ApiKeyView(ApiView):
     def delete(self, request: Any, key_id: str) -> Response:
         api_keys.revoke_key(key_id)
         return Response(status=204)
+
+
+class KeyRotationView(ApiView):
+    admin_only = True
+    viewer_may_read = False
+
+    @operation(
+        operation_id="rotateApiKey",
+        summary="Replace an API key by one that may do the same",
+        description="`key` is shown once. The old key works for `overlapMs` longer, or until it expires. 409 if it has"
+        " ended.",
+        request=KeyRotationInput,
+        responses={201: NewApiKeyOutput},
+    )
+    def post(self, request: Any, key_id: str) -> Response:
+        data = self.read(KeyRotationInput).validated_data
+        overlap = timedelta(milliseconds=data["overlap_ms"])
+        row, key = api_keys.rotate_key(key_id, overlap=overlap, expires_at=data.get("expires_at"))
+        return Response({**render_key(row), "key": key}, status=201)

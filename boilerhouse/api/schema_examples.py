@@ -67,6 +67,7 @@ REQUESTS: dict[str, Any] = {
     "execInContainer": {"command": ["cat"], "stdin": "hello", "timeoutMs": 5000, "encoding": "utf-8"},
     "execForTenant": {"command": ["ls", "/state"]},
     "createApiKey": {"name": "ci", "role": "tenant", "tenantIds": ["alice"], "expiresAt": None},
+    "rotateApiKey": {"overlapMs": 86_400_000},
     "replaceSettings": {"variables": {"HUB": "hub.example.com"}, "retention": {"eventsMs": 86_400_000}},
 }
 """Request examples by operation; a test sends each of them to the API."""

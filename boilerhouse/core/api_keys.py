@@ -16,13 +16,15 @@ from django.db.models import Q
 from django.utils import timezone
 
 from boilerhouse.core import audit
-from boilerhouse.core.errors import NotFound
+from boilerhouse.core.errors import Conflict, NotFound
 from boilerhouse.core.events import recording, wake
 from boilerhouse.core.models import ApiKey, Role
 
 ALPHABET = string.digits + string.ascii_letters
 ID_LENGTH, SECRET_LENGTH, CHECK_LENGTH = 8, 32, 6
 USED_EVERY = timedelta(minutes=1)
+DEFAULT_OVERLAP = timedelta(days=1)
+"""How long a key still works after its rotation."""
 
 
 def _random(length: int) -> str:
@@ -61,6 +63,45 @@ def create_key(
         after = {"name": name, "role": role, "tenantIds": tenants, "expiresAt": expires_at}
         audit.record("api_key.create", row.pk, after=after)
     return row, key
+
+
+class KeyHasEnded(Conflict):
+    """The key has been revoked or has expired. Create a new one."""
+
+    code = "key_has_ended"
+
+
+def rotate_key(
+    key_id: str, *, overlap: timedelta = DEFAULT_OVERLAP, expires_at: datetime | None = None
+) -> tuple[ApiKey, str]:
+    """Create a key that may do the same, and let the old one end after ``overlap``, or earlier if it expires earlier.
+
+    The new key expires at ``expires_at``; without it, after as long a life as the old one was given, or never. Returns
+    its row and the key itself, which cannot be read again. Raises ApiKeyNotFound, KeyHasEnded.
+    """
+    with recording():
+        old = _locked(key_id)
+        if not old.is_living:
+            raise KeyHasEnded
+        now = timezone.now()
+        if expires_at is None and old.expires_at is not None:
+            expires_at = now + (old.expires_at - old.created_at)
+        new, key = create_key(name=old.name, role=Role(old.role), tenant_ids=old.tenant_ids, expires_at=expires_at)
+        ends_at = min(filter(None, (old.expires_at, now + overlap)))
+        ApiKey.objects.filter(pk=old.pk).update(expires_at=ends_at)
+        audit.record(
+            "api_key.rotate", old.pk, before={"expiresAt": old.expires_at},
+            after={"expiresAt": ends_at, "replacedBy": new.pk},
+        )  # fmt: skip
+        wake()
+    return new, key
+
+
+def _locked(key_id: str) -> ApiKey:
+    row = ApiKey.objects.select_for_update().filter(pk=key_id).first()
+    if row is None:
+        raise ApiKeyNotFound(f"No API key {key_id[:60]}.")
+    return row
 
 
 def revoke_key(key_id: str) -> None:

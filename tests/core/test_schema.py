@@ -8,6 +8,8 @@ import jsonschema
 import pytest
 
 from boilerhouse.api.schema_examples import REQUESTS
+from boilerhouse.core.api_keys import create_key
+from boilerhouse.core.models import Role
 from boilerhouse.web.asgi_handler import REFUSALS
 from tests.asking import problem
 from tests.make import make_container
@@ -84,7 +86,8 @@ def test_every_example_body_works_as_it_stands_there(call, settings):
     sent = []
     for name in (
         "createWorkload", "replaceWorkload", "createPool", "scalePool", "replacePool", "createCredential", "createSyncSpec",
-        "replaceSyncSpec", "triggerSyncSpec", "replaceCredential", "createApiKey", "replaceSettings", "claimContainer",
+        "replaceSyncSpec", "triggerSyncSpec", "replaceCredential", "createApiKey", "rotateApiKey", "replaceSettings",
+        "claimContainer",
         "releaseContainer", "syncTenant", "setTenantNetwork", "execForTenant", "execInContainer", "createRegistryCredential",
         "replaceRegistryCredential",
     ):  # fmt: skip
@@ -94,6 +97,7 @@ def test_every_example_body_works_as_it_stands_there(call, settings):
             "registryCredentialId": "registry",
             "tenantId": "alice",
             "containerId": str(make_container().pk),
+            "keyId": create_key(name="k", role=Role.VIEWER)[0].pk,
         }
         path = re.sub(r"\{(\w+)\}", lambda match, ids=ids: ids.get(match[1], "notes"), path).removeprefix("/api/v1/")
         # What needs an engine or a sink is accepted by validation and then told what is missing.

@@ -61,6 +61,7 @@ CASES: dict[str, tuple[str, dict[str, str]]] = {
     "sync-trigger": ("/sync/specs/notes/trigger", {}),
     "delete-spec": ("/sync/specs/notes/delete", {"typed": "notes"}),
     "settings-keys": ("/settings/keys/", {"name": "k", "role": "viewer"}),
+    "rotate-key": ("/settings/keys/{key}/rotate", {"overlap": "3600"}),
     "revoke-key": ("/settings/keys/{key}/revoke", {}),
     "users": ("/settings/users/", {"name": "newcomer", "role": "viewer"}),
     "user-role": ("/settings/users/{user}/role", {"role": "operator"}),

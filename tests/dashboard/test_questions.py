@@ -297,7 +297,7 @@ def test_every_action_asks_or_can_be_repeated():
     """A6: what neither asks nor is listed here fails, so that a new action is thought about."""
     harmless = {
         "pool-configure", "pool-scale", "pool-pause", "pool-resume", "run-cancel", "sync-probe", "set-theme", "set-times",
-        "logout",
+        "logout", "user-role", "user-enable", "account-end-session", "account-end-others",
     }  # fmt: skip
     asks, others = set(), set()
     for one in urlpatterns:
@@ -306,7 +306,7 @@ def test_every_action_asks_or_can_be_repeated():
     assert asks == {
         "tenant-release", "tenant-discard", "tenant-erase", "tenant-forget", "backup-put-back", "container-remove", "pool-drain",
         "pool-delete", "pool-release", "delete-spec", "sync-trigger", "delete-workload", "workload-refresh", "revoke-key",
-        "delete-credential", "delete-registry-credential",
+        "delete-credential", "delete-registry-credential", "user-disable", "user-end-sessions", "user-new-password",
     }  # fmt: skip
     posts = {str(one.name) for one in urlpatterns if getattr(one.callback, "is_action", False)}
     assert posts - asks == harmless - {"set-theme", "set-times", "logout"}

@@ -36,6 +36,7 @@ ADMIN_PAGES = {
     "changes",
     "users",
     "user",
+    "rotate-key",
 }
 ADMIN_ACTIONS = {
     "revoke-key", "delete-credential", "delete-registry-credential", "user-role", "user-disable", "user-enable",

@@ -17,7 +17,7 @@ import pytest
 import requests
 from django.utils import timezone
 
-from boilerhouse.core.api_keys import create_key
+from boilerhouse.core.api_keys import create_key, find_key
 from boilerhouse.core.models import ApiKey, AuditEntry, Role
 from pools.models import Container, Pool, RegistryCredential, Workload, WorkloadVersion
 from pools.states import PoolState
@@ -370,6 +370,10 @@ CASES: dict[str, Case] = {
             f"{world.stack.base}/api/v1/pools", headers={"Authorization": f"Bearer {found['key']}"}, timeout=30
         ).ok,
         201, body=lambda world, ids: {"name": "made", "role": "viewer"},
+    ),
+    "rotateApiKey": Case(
+        lambda world, ids, found: find_key(found["key"]) and not ApiKey.objects.get(pk=ids["keyId"]).is_living, 201,
+        body=lambda world, ids: {"overlapMs": 0}, fresh=lambda world, role: world.key(),
     ),
     "revokeApiKey": Case(
         lambda world, ids, found: ApiKey.objects.get(pk=ids["keyId"]).revoked_at, 204, fresh=lambda world, role: world.key()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import secrets
 import sys
 from typing import Any
 
@@ -15,12 +14,11 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
 from django.urls import reverse
 
-from boilerhouse.api.key_fields import ApiKeyInput
 from boilerhouse.api.settings_fields import SettingsInput, render_settings
-from boilerhouse.core import api_keys, deployment_settings
+from boilerhouse.core import deployment_settings
 from boilerhouse.core.errors import Conflict, Invalid, PreconditionFailed
-from boilerhouse.core.models import ApiKey, AuditEntry, Deployment, FailingStep, Process, Role
-from boilerhouse.dashboard import consequences, exports, forms
+from boilerhouse.core.models import AuditEntry, Deployment, FailingStep, Process, Role
+from boilerhouse.dashboard import consequences, exports
 from boilerhouse.dashboard.access import action, form_page, page
 from boilerhouse.dashboard.documents import Document
 from boilerhouse.dashboard.forms import ApiForm, check_version, version_of
@@ -32,12 +30,6 @@ from syncing import credentials
 from syncing.api.credentials import CredentialInput, render_credential
 from syncing.models import Credential
 
-KEY_LABELS = {
-    "name": ("Name", "The program that uses the key; shown in logs and changes"),
-    "role": ("Role", "Viewers read, operators act, admins also manage keys and settings"),
-    "tenantIds": ("Tenants", "For the role tenant only: the ids that the key may act for, separated by spaces"),
-    "expiresAt": ("Expires", "Such as 2027-01-31T00:00:00Z. Leave empty for never"),
-}
 CREDENTIAL_LABELS = {
     "id": ("Id", "Used by sync specs. Leave empty to derive it from the name"),
     "name": ("Name", "A label"),
@@ -51,13 +43,6 @@ CHANGE_COLUMNS: exports.Columns = [
     ("requestId", lambda entry: entry.request_id), ("before", lambda entry: entry.before),
     ("after", lambda entry: entry.after),
 ]  # fmt: skip
-
-
-def key_form() -> ApiForm:
-    return ApiForm(
-        ApiKeyInput, list(KEY_LABELS), KEY_LABELS, {"role": Role.OPERATOR.value},
-        {"role": [(str(value), str(label)) for value, label in Role.choices]}, lists=["tenantIds"],
-    )  # fmt: skip
 
 
 def credential_form() -> ApiForm:
@@ -77,51 +62,6 @@ def about(request: HttpRequest) -> HttpResponse:
         "data_dir": settings.BOILERHOUSE_DATA_DIR,
     }  # fmt: skip
     return render(request, "pages/about.html", context)
-
-
-def _key_page(request: HttpRequest, form: ApiForm, status: int = 200, **more: Any) -> HttpResponse:
-    form_id = secrets.token_urlsafe(12)
-    rows = Listing(
-        request,
-        ApiKey.objects.all(),
-        choices=[Choice("role", "role", "role", [(str(value), str(label)) for value, label in Role.choices])],
-        search=["name", "id"],
-        sorts={"name": "name", "made": "created_at", "used": "last_used_at"},
-        default="-made",
-    )
-    context = {"section": "keys", "list": rows, "form": form, "form_id": form_id, **more}
-    return render(request, "pages/keys.html", context, status=status)
-
-
-@page(Role.ADMIN)
-def _keys(request: HttpRequest) -> HttpResponse:
-    return _key_page(request, key_form())
-
-
-@action(Role.ADMIN)
-def _create_key(request: HttpRequest) -> HttpResponse:
-    form = key_form()
-    data = form.read(request.POST)
-    if data is None:
-        return _key_page(request, form, 422)
-    if not forms.is_first(request):
-        messages.warning(request, "This form was sent before. No other key was created.")
-        return HttpResponseRedirect(reverse("settings-keys"), status=303)
-    row, key = api_keys.create_key(
-        name=data["name"], role=Role(data["role"]), tenant_ids=data.get("tenant_ids"), expires_at=data.get("expires_at")
-    )
-    answer = _key_page(request, key_form(), made=row, key=key)
-    answer["Cache-Control"] = "no-store"
-    return answer
-
-
-keys = form_page(_keys, _create_key)
-
-
-@action(Role.ADMIN, asks=consequences.revoke_key)
-def revoke_key(request: HttpRequest, key_id: str) -> str:
-    api_keys.revoke_key(key_id)
-    return "Key revoked. Its open connections are closed."
 
 
 def _credential_page(request: HttpRequest, form: ApiForm, status: int = 200) -> HttpResponse:
