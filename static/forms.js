@@ -54,6 +54,6 @@ if (wrong && wrong.offsetParent) {
   wrong.focus({ preventScroll: true });
   wrong.scrollIntoView({ block: "center" });
 } else if (result) {
+  result.focus({ preventScroll: true }); // which also reads it out: a region is only read when it changes
   result.scrollIntoView({ block: "center" });
-  setTimeout(() => announce(result.textContent.trim().replace(/\s+/g, " ")), 100); // a region is read when it changes
 }

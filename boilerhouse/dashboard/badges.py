@@ -56,6 +56,8 @@ def pool(status: PoolStatus) -> Badge:
         return Badge("busy", "Pulling")  # because a waiting start counts as one that will soon exist
     if is_filling:
         return Badge("busy", "Filling")
+    if status.state == PoolState.DRAINING and not status.size:
+        return Badge("idle", "Drained")
     return POOL[status.state]
 
 

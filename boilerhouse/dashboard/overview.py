@@ -12,7 +12,7 @@ from django.urls import reverse
 from boilerhouse.core import clock, nodes
 from boilerhouse.core.events import PROGRESS
 from boilerhouse.core.models import Event, FailingStep
-from boilerhouse.dashboard import badges, sparklines
+from boilerhouse.dashboard import badges, rolls, sparklines
 from boilerhouse.dashboard.bounded_counts import up_to
 from boilerhouse.dashboard.templatetags.ui import short
 from boilerhouse.queues.service import unserved_queues
@@ -43,6 +43,8 @@ class PoolRow:
     pool: Pool
     status: PoolStatus
     spark: sparklines.Sparkline = sparklines.NOTHING
+    roll: rolls.Roll | None = None
+    claims: claim_times.PoolClaims = claim_times.NO_CLAIMS
 
     @property
     def badge(self) -> badges.Badge:
@@ -84,7 +86,14 @@ class Need:
 def pool_rows() -> list[PoolRow]:
     pools = Pool.objects.with_counts().select_related("workload")
     by_pool = sparklines.of_pools({pool.pk: pool.max_size for pool in pools})
-    rows = [PoolRow(pool, pool.status(), by_pool.get(pool.pk, sparklines.NOTHING)) for pool in pools]
+    rolling, claims = rolls.of_pools(list(pools)), claim_times.by_pool()
+    rows = [
+        PoolRow(
+            pool, pool.status(), by_pool.get(pool.pk, sparklines.NOTHING), rolling.get(pool.pk),
+            claims.get(pool.pk, claim_times.NO_CLAIMS),
+        )
+        for pool in pools
+    ]  # fmt: skip
     return sorted(rows, key=lambda row: (WORST_FIRST.index(row.status.state), row.pool.pk))
 
 

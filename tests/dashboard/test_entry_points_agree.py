@@ -32,11 +32,11 @@ def test_what_a_target_size_would_do_is_what_is_done(admin_client, data_dir, wai
     pool = make_pool("p", max_size=9, min_idle=min_idle, waiting=waiting)
     for state in (ContainerState.CLAIMED, ContainerState.IDLE):
         make_container(pool, state=state)
-    shown = admin_client.get("/pools/p/effect", {"targetSize": wanted}).context
+    shown = admin_client.get("/pools/p/effect", {"targetSize": wanted}).context["asked"]
     Pool.objects.update(target_size=wanted)
     pool.refresh_from_db()
     step = sizing.decide(pool, pool.wanted, list(pool.containers.order_by("pk")), parallel=100)
-    assert (shown["starts"], shown["removes"]) == (len(step.start), len(step.remove))
+    assert (shown.starts, shown.removes) == (len(step.start), len(step.remove))
 
 
 def test_claim_times_are_the_same_by_the_overview_and_the_api(data_dir):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
+from urllib.parse import urlencode
 
 from django.conf import settings
 from django.contrib import messages
@@ -17,12 +19,14 @@ from django.utils import timezone
 from boilerhouse.core.errors import BoilerhouseError, Conflict, FieldError, Invalid
 from boilerhouse.core.events import PROGRESS
 from boilerhouse.core.models import Event, Role
-from boilerhouse.dashboard import charts, conflicts, consequences, questions
-from boilerhouse.dashboard.access import action, back, form_page, may, page
+from boilerhouse.dashboard import charts, conflicts, consequences, questions, rolls
+from boilerhouse.dashboard.access import action, back, form_page, page
 from boilerhouse.dashboard.forms import ApiForm
 from boilerhouse.dashboard.listing import Choice, Listing
-from boilerhouse.dashboard.overview import PoolRow, pool_needs, pool_rows
+from boilerhouse.dashboard.overview import WORST_FIRST, PoolRow, pool_needs, pool_rows
 from boilerhouse.dashboard.questions import Question
+from boilerhouse.dashboard.scale_effects import ScaleEffect
+from boilerhouse.dashboard.table_order import TableOrder
 from boilerhouse.dashboard.templatetags.ui import size
 from pools import services
 from pools.api.serializers import PoolInput, render_pool
@@ -39,6 +43,17 @@ TIMELINE = 30
 MARKED, MARKS = ("pool.scaled", "pool.warning"), 50
 
 
+SORTS: dict[str, Callable[[PoolRow], Any]] = {
+    "pool": lambda row: row.pool.pk,
+    "state": lambda row: WORST_FIRST.index(row.status.state),
+    "use": lambda row: row.status.claimed / row.pool.max_size,
+    "p95": lambda row: row.claims.p95_ms,
+    "cold": lambda row: row.claims.cold_percent if row.claims.count else None,
+    "size": lambda row: row.status.size,
+    "waiting": lambda row: row.status.waiting,
+}
+
+
 @page()
 def pool_list(request: HttpRequest) -> HttpResponse:
     rows = pool_rows()
@@ -47,8 +62,10 @@ def pool_list(request: HttpRequest) -> HttpResponse:
     state = request.GET.get("state", "")
     if state:
         shown = [row for row in shown if row.status.state == state]
+    order = TableOrder(request, SORTS)
     context = {
-        "rows": shown,
+        "rows": order.of(shown),
+        "order": order,
         "total": len(rows),
         "q": wanted,
         "state": state,
@@ -67,15 +84,16 @@ def containers_of(rows: QuerySet[Container]) -> QuerySet[Container]:
     return rows.select_related("version").annotate(held=held).annotate(tenant=Cast("held__tenant_id", CharField()))
 
 
-def _context(pool: Pool, tab: str) -> dict[str, Any]:
+def _context(request: HttpRequest, pool: Pool, tab: str) -> dict[str, Any]:
     """Context of every tab of a pool's page."""
-    row = PoolRow(pool, pool.status())
+    row = PoolRow(pool, pool.status(), roll=rolls.of_pools([pool]).get(pool.pk))
     needs = pool_needs([row])
     reasons = {need.why for need in needs}
     return {
         "pool": pool, "row": row, "status": row.status, "tab": tab, "tabs": TABS, "badge": row.badge, "needs": needs,
         "warnings": [warning for warning in row.status.warnings if warning.detail not in reasons],
         "held": row.status.claimed + pool.release_failed,
+        "asked": ScaleEffect(pool, row.status, request.GET.get("target")),
         "specs": list(pool.sync_specs.order_by("pk").values_list("pk", flat=True)),
     }  # fmt: skip
 
@@ -86,7 +104,7 @@ def pool(request: HttpRequest, pool_id: str) -> HttpResponse:
     tab = request.GET.get("tab", "containers")
     if tab not in dict(TABS):
         tab = "containers"
-    context = _context(pool, tab)
+    context = _context(request, pool, tab)
     match tab:
         case "containers":
             context["list"] = _containers(request, pool)
@@ -236,13 +254,17 @@ def configure(request: HttpRequest, pool_id: str) -> str | HttpResponse:
     if (keeps_mine := conflicts.wish(request)) is not None:
         form.combine(request.POST, pool_form(render_pool(pool)), keeps_mine=keeps_mine)
         return render(
-            request, "pages/pool.html", {**_context(pool, "configuration"), "form": form, "is_combined": True}
+            request, "pages/pool.html", {**_context(request, pool, "configuration"), "form": form, "is_combined": True}
         )
     data = form.read(request.POST, workloadId=pool.workload_id, network=kept)
     if data is None:
-        return render(request, "pages/pool.html", {**_context(pool, "configuration"), "form": form}, status=422)
+        return render(
+            request, "pages/pool.html", {**_context(request, pool, "configuration"), "form": form}, status=422
+        )
     if form.meet(request.POST, pool_form(render_pool(pool)), *conflicts.last_change("pool", pool_id)):
-        return render(request, "pages/pool.html", {**_context(pool, "configuration"), "form": form}, status=409)
+        return render(
+            request, "pages/pool.html", {**_context(request, pool, "configuration"), "form": form}, status=409
+        )
     if question := _asks_first(request, pool, data["idle_timeout_ms"]):
         return questions.show(request, question)
     data.pop("workload_id")
@@ -251,7 +273,9 @@ def configure(request: HttpRequest, pool_id: str) -> str | HttpResponse:
         services.update_pool(pool_id, name=data.pop("name", None), **data)
     except (Invalid, Conflict) as error:
         form.add(error)
-        return render(request, "pages/pool.html", {**_context(pool, "configuration"), "form": form}, status=422)
+        return render(
+            request, "pages/pool.html", {**_context(request, pool, "configuration"), "form": form}, status=422
+        )
     return f"{pool_id} saved."
 
 
@@ -272,11 +296,19 @@ def _asks_first(request: HttpRequest, pool: Pool, timeout_ms: int) -> Question |
 
 
 @action()
-def scale(request: HttpRequest, pool_id: str) -> str:
-    wanted = request.POST.get("targetSize", "").strip()
-    size = int(wanted) if wanted.isascii() and wanted.isdigit() and len(wanted) < 6 else -1
-    services.scale(pool_id, size)
-    return f"Scaling {pool_id} to {size}."
+def scale(request: HttpRequest, pool_id: str) -> str | HttpResponse:
+    """A size that is not allowed stays in the URL, and the page says under the field what is."""
+    wanted = request.POST.get("targetSize", "").strip()[:20]
+    pool = find_pool(pool_id)
+    asked = ScaleEffect(pool, pool.status(), wanted)
+    try:
+        services.scale(pool_id, -1 if asked.size is None else asked.size)
+    except (Invalid, Conflict):
+        query = urlencode({"tab": request.POST.get("tab", "containers"), "target": wanted})
+        return HttpResponseRedirect(f"{reverse('pool', args=[pool_id])}?{query}#scale", status=303)
+    messages.success(request, f"Scaling {pool_id} to {asked.size}.")
+    tab = urlencode({"tab": request.POST.get("tab", "containers")})
+    return HttpResponseRedirect(f"{reverse('pool', args=[pool_id])}?{tab}", status=303)
 
 
 @action()
@@ -332,18 +364,5 @@ def release_many(request: HttpRequest, pool_id: str) -> str | HttpResponse:
 def effect(request: HttpRequest, pool_id: str) -> HttpResponse:
     """The effect of a target size, for the form."""
     pool = find_pool(pool_id)
-    status = pool.status()
-    text = request.GET.get("targetSize", "")
-    wanted = int(text) if text.isascii() and text.isdigit() and len(text) < 6 else None
-    context: dict[str, Any] = {
-        "pool": pool,
-        "status": status,
-        "wanted": wanted,
-        "may_operate": may(request, Role.OPERATOR),
-    }
-    if wanted is not None and max(pool.min_size, status.claimed) <= wanted <= pool.max_size:
-        present = status.starting + status.idle + status.claimed
-        desired = pool.desired_size(status.claimed, wanted)
-        context |= {"starts": max(0, desired - present), "removes": max(0, min(status.idle, present - desired))}
-        context["fits"] = True
-    return render(request, "pages/pool_effect.html", context)
+    asked = ScaleEffect(pool, pool.status(), request.GET.get("targetSize", ""))
+    return render(request, "pages/pool_effect.html", {"pool": pool, "asked": asked})
