@@ -18,6 +18,7 @@ from django.conf import settings
 from django.urls import get_resolver, path, re_path
 
 from boilerhouse.api.event_socket import EventSocket
+from boilerhouse.dashboard.log_following import following
 from boilerhouse.dashboard.terminal_socket import TerminalSocket
 from boilerhouse.process import garbage_collection, processes
 from boilerhouse.web.asgi_handler import ThreadedHandler
@@ -33,7 +34,7 @@ threading.Thread(target=schemas.warm, name="schemas", daemon=True).start()
 assert get_resolver().url_patterns  # load every view now, not in the first request
 sockets = URLRouter(
     [
-        path("ws/events", EventSocket()),  # type: ignore[arg-type]  # authenticates keys itself
+        path("ws/events", EventSocket(following)),  # type: ignore[arg-type]  # authenticates keys itself
         path("ws/terminal/<uuid:container_id>", TerminalSocket()),  # type: ignore[arg-type]
         re_path("", WebsocketDenier.as_asgi()),
     ]

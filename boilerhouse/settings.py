@@ -142,6 +142,8 @@ BOILERHOUSE_TRACING = env.bool("BOILERHOUSE_TRACING", False)
 BOILERHOUSE_DRAIN_S = env.float("BOILERHOUSE_DRAIN_S", 6)
 """How long a stopping web process lets requests wait before it tells them to try again."""
 BOILERHOUSE_EVENT_RETENTION_S = env.int("BOILERHOUSE_EVENT_RETENTION_S", 7 * 86400)
+BOILERHOUSE_LAST_OUTPUTS_MAX_BYTES = env.int("BOILERHOUSE_LAST_OUTPUTS_MAX_BYTES", 1 << 28)
+"""The ends of removed containers' logs, encrypted; the oldest go first."""
 BOILERHOUSE_AUDIT_RETENTION_S = env.int("BOILERHOUSE_AUDIT_RETENTION_S", 365 * 86400)
 BOILERHOUSE_EXEC_TIMEOUT_MAX_MS = env.int("BOILERHOUSE_EXEC_TIMEOUT_MAX_MS", 600_000)
 """The maximum ``timeoutMs`` of a command."""

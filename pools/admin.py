@@ -22,6 +22,7 @@ from pools.models import (
     PoolUsage,
     RegistryCredential,
     ResolvedName,
+    Tombstone,
     Workload,
     WorkloadVersion,
 )
@@ -99,6 +100,15 @@ class PoolAdmin(ReadOnlyAdmin):
             confirm="New claims are refused and idle containers removed. Tenants keep theirs until released.",
         ),
     )  # fmt: skip
+
+
+@admin.register(Tombstone)
+class TombstoneAdmin(ReadOnlyAdmin):
+    page, page_argument = "container", "id"
+    list_display = ("id", "pool_id", "tenant_id", "node_id", "exit_code", "created_at", "at")
+    list_filter = ("fault",)
+    search_fields = ("id", "pool_id", "tenant_id")
+    date_hierarchy = "at"
 
 
 @admin.register(HostLease)

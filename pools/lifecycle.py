@@ -39,6 +39,7 @@ from pools import (
     stability,
     suitability,
     tags,
+    tombstones,
     version_images,
     volumes,
 )
@@ -474,7 +475,11 @@ def retire(container_id: UUID) -> None:
 
 
 def destroy_at_engine(node: NodeAccess, container_id: UUID) -> None:
-    """Remove the container from the engine. Raises OtherNode, EngineUnavailable, and EngineFailure while it exists."""
+    """Remove the container from the engine, after its tombstone was taken.
+
+    Raises OtherNode, EngineUnavailable, and EngineFailure while it exists.
+    """
+    tombstones.take(node, container_id)
     runtime, name = node.runtime, runtime_name(container_id)
     deadline = time.monotonic() + 30
     while (pending := runtime.remove(name)) is not None:
@@ -486,19 +491,22 @@ def destroy_at_engine(node: NodeAccess, container_id: UUID) -> None:
 def quarantine(node: NodeAccess, container_id: UUID) -> None:
     """Stop a container whose latch names another tenant, and keep its directories for a person to inspect."""
     node.runtime.stop(runtime_name(container_id), 0)
+    tombstones.take(node, container_id)
     log.error("container quarantined", container=str(container_id), latch=node.volumes.read_latch(container_id))
 
 
 def forget(container_id: UUID, **payload: Any) -> None:
-    """Delete the row of a container that no longer exists at the engine or on disk; its slot becomes free.
+    """Delete the row of a container that no longer exists at the engine or on disk; its slot becomes free, and its
+    tombstone stays.
 
     The caller has the pool refilled.
     """
     with recording():
-        container = Container.objects.filter(pk=container_id).first()
+        container = Container.objects.select_related("version").filter(pk=container_id).first()
         if container is None:
             return
         node_of(container).host.release_addresses(container_id)
+        tombstones.complete(container)
         container.delete()
         actor = context.for_whom(container.removed_by)
         emit("container.destroyed", actor=actor, pool_id=container.pool_id, container_id=container_id, **payload)

@@ -507,6 +507,72 @@ class Container(models.Model):
         return None
 
 
+class Tombstone(models.Model):
+    """What is known of a container that the engine no longer has; kept as long as events."""
+
+    id = models.UUIDField(primary_key=True, editable=False)
+    """The container's."""
+    backwards = models.CharField(max_length=32, db_index=True, editable=False)
+    """The digits of its id from the last to the first: people search for the end of an id."""
+    pool_id = models.CharField(max_length=63)
+    workload_id = models.CharField(max_length=63)
+    version = models.PositiveIntegerField()
+    image = models.CharField(max_length=500)
+    image_digest = models.CharField(max_length=100, default="", blank=True)
+    """Empty if it never became ready."""
+    node_id = models.CharField(max_length=64)
+    runtime_id = models.CharField(max_length=64, default="", blank=True, db_index=True)
+    uid = models.PositiveIntegerField()
+    tenant_id = models.CharField(max_length=128, default="", blank=True)
+    """The tenant whose data it has held; empty if it never held any."""
+    exit_code = models.IntegerField(null=True, blank=True)
+    """Null if it was running when it was removed, or the engine did not say."""
+    is_oom_killed = models.BooleanField(default=False)
+    fault = models.CharField(max_length=10, choices=Fault, default="", blank=True)
+    error = models.TextField(default="", blank=True)
+    removed_by = models.CharField(max_length=160, default="", blank=True)
+    disk_bytes = models.PositiveBigIntegerField(null=True, blank=True)
+    memory_mb = models.PositiveIntegerField()
+    cpus = models.FloatField()
+    """Its limits."""
+    created_at = models.DateTimeField()
+    at = models.DateTimeField(default=timezone.now, db_index=True)
+    """When it was removed."""
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["tenant_id", "at"], name="tombstone_of_tenant"),
+            models.Index(fields=["pool_id", "at"], name="tombstone_of_pool"),
+        ]
+
+    def __str__(self) -> str:
+        return str(self.id)
+
+    @property
+    def was_ready(self) -> bool:
+        """Whether its health check has passed once."""
+        return bool(self.image_digest)
+
+
+class LastOutput(models.Model):
+    """The end of a removed container's log and its last use of resources; kept apart, because it is large."""
+
+    tombstone = models.OneToOneField(Tombstone, on_delete=models.CASCADE, primary_key=True, related_name="output")
+    log = EncryptedJSONField()
+    """Its last lines, each with its time, compressed (``pools.tombstones``): a tenant's output, like a live log."""
+    usage = models.JSONField(default=list)
+    """Samples as [Unix seconds, CPU time in ns, bytes of memory]."""
+    size = models.PositiveIntegerField()
+    """About how many bytes of ``log`` are stored."""
+    at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        indexes = [models.Index(fields=["at", "size"], name="last_output_size")]
+
+    def __str__(self) -> str:
+        return str(self.pk)
+
+
 class HostLease(models.Model):
     """A uid, address or published port of this host in use. Addresses and ports are quarantined after use
     (hazards.md#i2)."""

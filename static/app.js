@@ -53,9 +53,15 @@ function connect() {
     polling = null;
     show(isPaused ? "paused" : "live");
     refresh(); // what happened while there was no socket
+    document.dispatchEvent(new CustomEvent("bh:socket", { detail: true }));
   };
-  socket.onmessage = () => refresh();
+  socket.onmessage = (event) => {
+    if (event.data.startsWith('{"log"'))
+      document.dispatchEvent(new CustomEvent("bh:log", { detail: JSON.parse(event.data) }));
+    else refresh();
+  };
   socket.onclose = (event) => {
+    document.dispatchEvent(new CustomEvent("bh:socket", { detail: false }));
     if (event.code === 4401) {
       location.reload();
       return;
@@ -72,6 +78,15 @@ function connect() {
     setTimeout(connect, Math.min(30000, 500 * 2 ** failures) * (0.5 + Math.random()));
   };
 }
+
+// What else a page follows comes over the same connection: a browser opens few to a server, for all of its tabs.
+window.pageSocket = {
+  send(message) {
+    if (socket?.readyState !== 1) return false;
+    socket.send(JSON.stringify(message));
+    return true;
+  },
+};
 
 function showLoss() {
   if (polling && document.body.dataset.polled === "ok") {
@@ -192,13 +207,6 @@ if (window.Idiomorph) {
       }
       return true;
     },
-    // What was read stays when its container goes, and "no logs" is not said above it.
-    beforeNodeRemoved(node) {
-      return node.id !== "log-keep" || !node.querySelector("p[data-at]");
-    },
-    beforeNodeAdded(node) {
-      return node.id !== "log-none" || !document.querySelector("#log-keep p[data-at]");
-    },
     beforeAttributeUpdated(name, node) {
       if (name === "open" && node.matches("details, dialog")) return false;
       if (name === "checked" && node.closest("[data-pick]")) return false;
@@ -318,6 +326,22 @@ function countPicked(form) {
   bar.hidden = count === 0;
   for (const place of form.querySelectorAll("[data-count]")) place.textContent = String(count);
 }
+
+// A part of the page over all of it. The body says which, because a refresh does not touch the body.
+window.fullScreen = (button, name) => {
+  const set = (isOn) => {
+    button.setAttribute("aria-pressed", String(isOn));
+    if (isOn) document.body.dataset.full = name;
+    else delete document.body.dataset.full;
+    dispatchEvent(new Event("resize"));
+  };
+  button.hidden = false;
+  button.addEventListener("click", () => set(button.getAttribute("aria-pressed") !== "true"));
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Escape" && document.body.dataset.full === name && !document.querySelector("dialog[open]"))
+      set(false);
+  });
+};
 
 // Questions: asked for when they are needed, because a text that came with the page tells of an earlier state.
 

@@ -56,6 +56,7 @@
           grid: { stroke: line, width: 1 },
           ticks: { stroke: line },
           size: 28,
+          space: 64,
           values: [
             [86400, "{D} {MMM}", null, null, null, null, null, null, 1],
             [3600, "{HH}:{mm}", null, null, null, null, null, null, 1],
@@ -95,6 +96,16 @@
               ctx.beginPath();
               ctx.moveTo(x, bbox.top);
               ctx.lineTo(x, bbox.top + bbox.height);
+              ctx.stroke();
+            }
+            const { limit } = charts.get(plot);
+            if (limit) {
+              const y = Math.round(u.valToPos(limit, "y", true));
+              ctx.strokeStyle = ink;
+              ctx.setLineDash([6, 4]);
+              ctx.beginPath();
+              ctx.moveTo(bbox.left, y);
+              ctx.lineTo(bbox.left + bbox.width, y);
               ctx.stroke();
             }
             ctx.restore();

@@ -87,6 +87,7 @@
   addEventListener("resize", () => {
     if (isShown) fit.fit();
   });
+  window.fullScreen(document.getElementById("term-full"), "shell");
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     event.stopPropagation();

@@ -19,7 +19,7 @@ from boilerhouse.core.deployment import node_id
 from boilerhouse.core.events import recording
 from boilerhouse.core.models import Node
 from boilerhouse.queues.tasks import enqueue
-from pools import volumes
+from pools import tombstones, volumes
 from pools.volumes import staged_restores
 from syncing import erasure
 from syncing.models import SavedState, SyncRun, SyncSpec
@@ -62,6 +62,7 @@ def begin(tenant_id: str) -> Erasure:
     erase_here(tenant_id)
     _have_erased_elsewhere(tenant_id)
     deaths.forget(tenant_id)
+    tombstones.forget_tenant(tenant_id)
     if not specs:
         return Erasure(tenant_id, None)
     with recording():

@@ -370,6 +370,7 @@ class FakeRuntime(ContainerRuntime):
         *,
         timestamps: bool = False,
         errors_only: bool = False,
+        timeout_s: float | None = None,
     ) -> bytes:
         lines = [one for one in self._existing(name).lines if one.at > (since or 0) and one.is_error >= errors_only]
         return b"".join(_shown(one, timestamps) for one in lines[-tail:])[-limit_bytes:]

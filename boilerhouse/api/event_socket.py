@@ -1,5 +1,7 @@
 """``/ws/events``: the event stream as JSON messages over a WebSocket, for programs with a key and for staff pages.
 
+A page has one socket, so what else it follows comes over it too: ``EventSocket`` takes the function for its messages.
+
 A client with a key needs no Origin. A session is accepted only from our own pages, because browsers send cookies with
 requests from any site.
 """
@@ -9,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from contextlib import aclosing
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, aclosing
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -45,10 +48,16 @@ class Refused(Exception):
         super().__init__(detail)
 
 
-class EventSocket:
-    """An ASGI application for one path."""
+Hear = Callable[[str], Awaitable[None]]
+Listener = Callable[[Any, Writer], AbstractAsyncContextManager[Hear]]
+"""Called with a page's scope and the writer of its socket: what gets the page's messages as long as it is open."""
 
-    def __init__(self) -> None:
+
+class EventSocket:
+    """An ASGI application for one path. ``listener`` gets the messages of pages; those of programs have no meaning."""
+
+    def __init__(self, listener: Listener | None = None) -> None:
+        self._listener = listener
         self._with_session = OurPagesOnly(AuthMiddlewareStack(self._serve))
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -84,9 +93,19 @@ class EventSocket:
             opened_at = await database_sync_to_async(newest_id)() if after is None else None
             await send({"type": "websocket.accept"})
             writer = Writer(send, scope.get("boilerhouse.backlog"))
-            await serve(self._follow(scope, writer, send, (after, opened_at), filter_, key), _gone(receive))
+            leaves = self._listen(scope, writer, receive) if key is None else _gone(receive)
+            await serve(self._follow(scope, writer, send, (after, opened_at), filter_, key), leaves)
         if shutdown.begun.is_set:
             await _close(send, RESTARTING, "This process is stopping; connect again.")
+
+    async def _listen(self, scope: Any, writer: Writer, receive: Any) -> None:
+        """Until the page leaves."""
+        if self._listener is None:
+            await _gone(receive)
+            return
+        async with self._listener(scope, writer) as hear:
+            while (message := await receive())["type"] != "websocket.disconnect":
+                await hear(message.get("text") or "")
 
     async def _follow(
         self,
@@ -165,7 +184,7 @@ def _is_signed_in(scope: Any) -> bool:
 
 async def _gone(receive: Any) -> None:
     while (await receive())["type"] != "websocket.disconnect":
-        pass  # messages of the client have no meaning here
+        pass
 
 
 def _whom(scope: Any, code: int) -> refusals.Refused | None:

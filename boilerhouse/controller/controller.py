@@ -28,7 +28,7 @@ from boilerhouse.process.steps import each, steps
 from boilerhouse.queues.service import watch_queues
 from boilerhouse.queues.tasks import enqueue
 from boilerhouse.telemetry import metering
-from pools import image_pulls, lifecycle, policy_names, pull_runs, sizing, tags, usage
+from pools import image_pulls, lifecycle, policy_names, pull_runs, sizing, tags, tombstones, usage
 from pools.models import Container, Pool
 from pools.nodes import node_of
 from pools.pull_runner import PullRunner
@@ -192,7 +192,7 @@ def tidy() -> int:
 
 _FORGETTING = (
     processes.forget_dead, nodes.forget_gone, usage.forget_old, retention.forget_old, pull_runs.forget_old,
-    metering.fold,
+    metering.fold, tombstones.forget_old,
 )  # fmt: skip
 
 

@@ -41,6 +41,9 @@ class Chart:
     is_empty: bool
     data: str
     """The samples as JSON, for the chart's cursor in the browser."""
+    limit: str = ""
+    """The highest possible value, drawn as a line; empty: none."""
+    limit_y: float = 0.0
 
 
 Mark = tuple[datetime, str]
@@ -68,20 +71,24 @@ def chart(
     marks: Sequence[Mark] = (),
     now: str = "",
     every: timedelta = timedelta(0),
+    period: tuple[datetime, datetime] | None = None,
+    limit: tuple[float, str] | None = None,
 ) -> Chart:
-    """Draw one or two series over the last ``span``; missing samples become a gap, not a line.
+    """Draw one or two series over the last ``span``, or over ``period``; missing samples become a gap, not a line.
 
     ``every`` is the interval of samples if it is long, which is then not a gap. ``unit`` is how the browser formats
-    values: ``bytes``, ``cores`` or nothing. ``now`` replaces the newest samples in the chart's figures.
+    values: ``bytes``, ``cores`` or nothing. ``now`` replaces the newest samples in the chart's figures. ``limit``, a
+    value and its words, is drawn as a line, and the chart is high enough to show it.
     """
     end = timezone.now()
-    start = end - RANGES[span]
+    start, end = period or (end - RANGES[span], end)
+    length = end - start
     points_of = {name: thin([point for point in points if point[0] >= start]) for name, points in series.items()}
-    top = max([least, *(value for points in points_of.values() for _, value in points)])
-    quiet = max(timedelta(seconds=60), RANGES[span] / POINTS * 4, every * 2)
+    top = max([least, limit[0] if limit else 0, *(value for points in points_of.values() for _, value in points)])
+    quiet = max(timedelta(seconds=60), length / POINTS * 4, every * 2)
 
     def x(at: datetime) -> float:
-        return round(WIDTH * ((at - start) / RANGES[span]), 1)
+        return round(WIDTH * ((at - start) / length), 1)
 
     def y(value: float) -> float:
         return round(HEIGHT * (1 - value / top), 1)
@@ -106,8 +113,8 @@ def chart(
                 fills.append(f"M{x(run[0][0])} {HEIGHT}L{inside} {x(run[-1][0])} {HEIGHT}Z")
         lines.append(Line(name, "ab"[number], drawn, fills))
     newest = {name: points[-1][1] for name, points in points_of.items() if points}
-    form = "%d %b %H:%M" if RANGES[span] > timedelta(days=1) else "%H:%M"
-    ticks = [(start + RANGES[span] * part / 4).strftime(form) for part in range(5)]
+    form = "%d %b %H:%M" if length > timedelta(days=1) else "%H:%M" if length > timedelta(minutes=8) else "%H:%M:%S"
+    ticks = [(start + length * part / 4).strftime(form) for part in range(5)]
     first = next(iter(points_of.values()), [])
     sample = first[:: max(1, len(first) // TABLE_ROWS)]
     rows = [
@@ -130,7 +137,9 @@ def chart(
         "; ".join(ranges) or "no samples",
         rows,
         not newest,
-        _data(points_of, quiet, (start, end), unit, marks, top),
+        _data(points_of, quiet, (start, end), unit, marks, top, limit[0] if limit else None),
+        limit[1] if limit else "",
+        y(limit[0]) if limit else 0.0,
     )
 
 
@@ -141,6 +150,7 @@ def _data(
     unit: str,
     marks: Sequence[Mark],
     top: float,
+    limit: float | None = None,
 ) -> str:
     """A shared time axis for all series; a missing value is a gap."""
     by_time: dict[float, dict[str, float]] = {}
@@ -154,6 +164,7 @@ def _data(
         times.append(second)
     document = {
         "times": times, "from": period[0].timestamp(), "to": period[1].timestamp(), "unit": unit, "top": top,
+        "limit": limit,
         "series": [
             {"name": name, "values": [by_time.get(second, {}).get(name) for second in times]} for name in points_of
         ],

@@ -5,6 +5,7 @@ from boilerhouse.dashboard import views
 from boilerhouse.dashboard.pages import (
     account,
     activity,
+    container_logs,
     containers,
     keys,
     pools,
@@ -31,8 +32,7 @@ urlpatterns = [
     path("pools/<str:pool_id>/delete", pools.delete, name="pool-delete"),
     path("pools/<str:pool_id>/release", pools.release_many, name="pool-release"),
     path("containers/<uuid:container_id>/", containers.container, name="container"),
-    path("containers/<uuid:container_id>/logs", containers.logs, name="container-logs"),
-    path("containers/<uuid:container_id>/logs/follow", containers.follow, name="container-follow"),
+    path("containers/<uuid:container_id>/logs", container_logs.download, name="container-logs"),
     path("containers/<uuid:container_id>/terminal/", containers.terminal, name="terminal"),
     path("containers/<uuid:container_id>/remove", containers.remove, name="container-remove"),
     path("tenants/", tenants.tenant_list, name="tenants"),

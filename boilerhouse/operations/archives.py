@@ -56,6 +56,8 @@ LEFT_OUT = {
     "core.QueueHealth": "true only while they run",
     "core.IdempotencyRecord": "answers of a day, secrets among them",
     "pools.ContainerUsage": "hours of charts",
+    "pools.Tombstone": "days of what is gone",
+    "pools.LastOutput": "days of what tenants print",
     "pools.NetworkReport": "the node writes it again",
     "pools.ResolvedName": "the node asks again",
     "tenants.Death": "days of what tenants print",

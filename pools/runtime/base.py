@@ -467,11 +467,12 @@ class ContainerRuntime(ABC):
         *,
         timestamps: bool = False,
         errors_only: bool = False,
+        timeout_s: float | None = None,
     ) -> bytes:
         """The last lines of the container's output after ``since`` (Unix seconds), at most the last bytes.
 
         With ``timestamps``, each line begins with its time (RFC 3339, nanoseconds) and a space. With ``errors_only``,
-        only standard error. Raises ContainerMissing.
+        only standard error. With ``timeout_s``, what was read by then. Raises ContainerMissing.
         """
 
     @abstractmethod

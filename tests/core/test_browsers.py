@@ -21,7 +21,7 @@ from websockets.sync.client import connect
 
 from boilerhouse.core import text
 from boilerhouse.core.events import emit, recording
-from boilerhouse.dashboard.pages.containers import log_lines
+from boilerhouse.dashboard.log_lines import log_lines
 from boilerhouse.operations.login_tokens import login_tokens
 from boilerhouse.process import commands
 from tests.make import make_container, make_pool, make_workload

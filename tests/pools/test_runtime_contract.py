@@ -448,6 +448,7 @@ def test_the_log_has_the_last_lines(engine):
     assert logs(name, 100, errors_only=True) == b""
     assert logs(name, 100, since=time.time() - 60) == b"1\n2\n3\n4\n5\n"
     assert logs(name, 100, since=time.time() + 60) == b""
+    assert logs(name, 2, timeout_s=5) == b"4\n5\n"
     moment, _, text = logs(name, 1, timestamps=True).partition(b" ")
     assert (len(moment), moment[-1:], text) == (len("2026-01-02T03:04:05.123456789Z"), b"Z", b"5\n")
 

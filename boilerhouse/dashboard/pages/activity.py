@@ -14,6 +14,7 @@ from boilerhouse.core.models import Event
 from boilerhouse.dashboard import exports
 from boilerhouse.dashboard.access import page
 from boilerhouse.dashboard.listing import Choice, Listing
+from pools import tombstones
 from pools.models import Container, Pool
 from syncing.models import SyncSpec
 from tenants.models import Tenant
@@ -77,4 +78,5 @@ def _containers(text: str) -> list[Any]:
     if len(end) >= 4:
         known = Container.objects.values_list("pk", flat=True)[:5000]
         ids += [pk for pk in known if (pk.hex.endswith(end) or pk.hex == end) and pk not in ids][:FOUND]
+        ids += tombstones.ending_with(end, FOUND)
     return ids

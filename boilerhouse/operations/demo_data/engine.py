@@ -59,7 +59,7 @@ class DemoEngine(ContainerRuntime):
 
     def logs(
         self, name: str, tail: int, since: float | None = None, limit_bytes: int = 64 * 1024, *,
-        timestamps: bool = False, errors_only: bool = False,
+        timestamps: bool = False, errors_only: bool = False, timeout_s: float | None = None,
     ) -> bytes:  # fmt: skip
         """The same lines for the same container and minute."""
         end, made_at = datetime.now(UTC).replace(second=0, microsecond=0), _made_at(name)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import struct
+import threading
 from collections import deque
 from collections.abc import Iterator
 from typing import Any
@@ -37,24 +39,64 @@ class Outputs(Engine):
         *,
         timestamps: bool = False,
         errors_only: bool = False,
+        timeout_s: float | None = None,
     ) -> bytes:
-        with translated():
+        with translated(), self._answering_within(timeout_s) as api:
             # As a stream, so that only the limited part is held in memory.
             chunks = deque[bytes]()
             size = 0
             options: Any = {"tail": tail, "since": since, "timestamps": timestamps, "stdout": not errors_only}
-            for chunk in self._api().logs(name, **options, stream=True, follow=False):
-                chunks.append(chunk)
-                size += len(chunk)
-                while size - len(chunks[0]) >= limit_bytes:
-                    size -= len(chunks.popleft())
+            stream = api.logs(name, **options, stream=True, follow=False)
+            with _cut_after(stream, timeout_s):
+                for chunk in stream:
+                    chunks.append(chunk)
+                    size += len(chunk)
+                    while size - len(chunks[0]) >= limit_bytes:
+                        size -= len(chunks.popleft())
             return b"".join(chunks)[-limit_bytes:]
+
+    @contextlib.contextmanager
+    def _answering_within(self, timeout_s: float | None) -> Iterator[docker.APIClient]:
+        """The shared client; with a time limit one of its own, whose connection can be cut."""
+        if timeout_s is None:
+            yield self._api()
+            return
+        api = self._own_api(timeout_s)
+        try:
+            yield api
+        finally:
+            api.close()
 
     def follow_logs(self, name: str, tail: int, since: float | None = None, *, timestamps: bool = False) -> LogStream:
         with translated():
             api = self._own_api(NEVER)
             options: Any = {"tail": tail, "since": since, "timestamps": timestamps}
             return _Followed(api, api.logs(name, **options, stream=True, follow=True))
+
+
+@contextlib.contextmanager
+def _cut_after(stream: Any, timeout_s: float | None) -> Iterator[None]:
+    """End the stream at that time: the client reads streams without a deadline, and an engine may stop midway."""
+    if timeout_s is None:
+        yield
+        return
+    cut = threading.Event()
+
+    def end() -> None:
+        cut.set()
+        with contextlib.suppress(docker.errors.DockerException, OSError):
+            stream.close()
+
+    timer = threading.Timer(timeout_s, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except (struct.error, OSError, ValueError):
+        if not cut.is_set():  # otherwise a block was cut
+            raise
+    finally:
+        timer.cancel()
 
 
 def _events(api: docker.APIClient, stream: Any) -> Iterator[EngineEvent]:
