@@ -173,7 +173,7 @@ document.addEventListener("htmx:beforeSwap", (event) => {
     !event.detail.xhr.responseText.includes('id="nav"')
   ) {
     event.detail.shouldSwap = false;
-    location.reload();
+    location.href = event.detail.xhr.responseURL; // the login page, which says why
   }
 });
 document.addEventListener("htmx:afterSettle", settle);
@@ -258,6 +258,18 @@ function inZone() {
 }
 
 // What a click does -----------------------------------------------------------------------------------
+
+// The menu of small screens closes as menus do.
+document.addEventListener("click", (event) => {
+  const menu = document.querySelector(".nav-more[open]");
+  if (menu && !menu.contains(event.target)) menu.open = false;
+});
+document.addEventListener("keydown", (event) => {
+  const menu = event.key === "Escape" && document.querySelector(".nav-more[open]");
+  if (!menu) return;
+  menu.open = false;
+  menu.querySelector("summary").focus();
+});
 
 const hasCommands = "command" in HTMLButtonElement.prototype;
 document.addEventListener("click", (event) => {

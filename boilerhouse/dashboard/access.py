@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial, wraps
 from typing import Any
 
+from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth import get_user_model
 from django.contrib.auth.views import redirect_to_login
@@ -63,7 +64,7 @@ def _guarded(view: View, least: Role) -> View:
     @wraps(view)
     def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         if not request.user.is_authenticated:
-            return redirect_to_login(request.get_full_path())
+            return _to_login(request)
         connections.vouch(request)
         request.role = role_of(request.user)  # type: ignore[attr-defined]
         if not may(request, least):
@@ -79,6 +80,14 @@ def _guarded(view: View, least: Role) -> View:
                 return _refusal(request, error)
 
     return guarded
+
+
+def _to_login(request: HttpRequest) -> HttpResponse:
+    """To the login page and back. A browser that still sends a session's cookie learns that the session has ended."""
+    answer = redirect_to_login(request.get_full_path())
+    if request.COOKIES.get(settings.SESSION_COOKIE_NAME):
+        answer["Location"] += "&ended=1"
+    return answer
 
 
 def _refusal(request: HttpRequest, error: BoilerhouseError) -> HttpResponse:

@@ -202,3 +202,44 @@ def test_many_users_cost_as_many_queries_as_few(client, admin, django_assert_max
 )
 def test_a_browser_is_named_as_people_name_it(agent, name):
     assert device(agent) == name
+
+
+def test_a_session_that_has_ended_is_told_so_at_the_login_and_goes_on_where_it_was(client, db, data_dir):
+    olga = person("olga")
+    assert "Your session has ended." not in text_of(client.get("/sync/", follow=True)), "never signed in"
+    client.force_login(olga)
+    users.end_sessions(olga.pk)
+    answer = client.get("/sync/?state=failed", follow=True)
+    assert "Your session has ended." in text_of(answer)
+    assert 'name="next" value="/sync/?state=failed"' in text_of(answer)
+    wrong = client.post(answer.request["PATH_INFO"] + "?" + answer.request["QUERY_STRING"], {"username": "olga"})
+    assert "Wrong user name or password" in text_of(wrong)
+    client.force_login(olga)
+    client.post("/logout/")
+    assert "Your session has ended." not in text_of(client.get("/sync/", follow=True)), "signed out on purpose"
+
+
+def test_what_the_footer_offers_is_in_the_menu_of_small_screens(client, db, data_dir):
+    """C24: at 390 px there was no way to sign out, or to choose theme, times or password."""
+    client.force_login(person("olga"))
+    menu = text_of(client.get("/")).partition('class="nav-more"')[2].partition("</nav>")[0]
+    for path in ("/settings/account/", "/settings/", "/workloads/", "/activity/"):
+        assert f'href="{path}"' in menu
+    for path in ("/logout/", "/theme", "/times"):
+        assert f'action="{path}"' in menu
+    assert 'href="/password/"' in text_of(client.get("/settings/account/"))
+
+
+@pytest.mark.parametrize(
+    ("path", "title"),
+    [
+        ("/settings/", "Settings"), ("/settings/keys/", "API keys · Settings"), ("/settings/users/", "Users · Settings"),
+        ("/settings/account/", "Your account · Settings"), ("/settings/credentials/", "Credentials · Settings"),
+        ("/settings/registries/", "Registries · Settings"), ("/settings/deployment/", "Variables and policy · Settings"),
+    ],
+)  # fmt: skip
+def test_each_page_of_settings_says_so_in_its_title(client, admin, path, title):
+    """C25."""
+    page = client.get(path).content.decode()
+    assert f"<title>{title} · Boilerhouse</title>" in page
+    assert f'data-title="{title}"' in page
