@@ -14,6 +14,7 @@ from django.shortcuts import render
 from django.urls import reverse
 
 from boilerhouse.core.errors import Conflict
+from boilerhouse.dashboard import api_calls
 from boilerhouse.web import transport
 
 MANY = 5
@@ -39,6 +40,7 @@ def show(request: HttpRequest, question: Question, *, note: str = "", status: in
     """The question, as a dialog for an open page and as a page otherwise."""
     values = {
         "question": question, "url": request.path, "next": _origin(request), "note": note,
+        "same_by": api_calls.of_action(request, question.fields),
         "is_dialog": request.htmx.target == "question",  # type: ignore[attr-defined]
     }  # fmt: skip
     name = "question" if values["is_dialog"] else "question_page"

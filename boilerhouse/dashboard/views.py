@@ -19,6 +19,7 @@ from django.utils.http import urlsafe_base64_decode
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 
+from boilerhouse.dashboard import first_steps
 from boilerhouse.dashboard.access import changing, page
 from boilerhouse.dashboard.context import THEMES, TIMES
 from boilerhouse.dashboard.overview import overview as read_overview
@@ -35,7 +36,9 @@ def health_alias(request: HttpRequest) -> HttpResponse:
 
 @page()
 def overview(request: HttpRequest) -> HttpResponse:
-    return render(request, "dashboard/overview.html", read_overview())
+    shown = {**read_overview(), "first": first_steps.of_deployment(request)}
+    name = "first_steps" if shown["first"] and not shown["rows"] else "overview"
+    return render(request, f"dashboard/{name}.html", shown)
 
 
 def _choose(request: HttpRequest, name: str, offered: tuple[str, ...]) -> HttpResponse:

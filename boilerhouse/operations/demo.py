@@ -8,15 +8,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import yaml
 from boilerhouse_client import Claim, Client
 
+from boilerhouse.operations.example import EXAMPLE
 from boilerhouse.operations.supervisor import EmbeddedS3
 
-EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "notes.yaml"
 KINDS = {"Workload": "workloads", "Pool": "pools", "SyncSpec": "sync_specs"}
 WRITE_FILES = """
 set -e; cd /state; mkdir -p small empty private

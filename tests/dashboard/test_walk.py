@@ -44,7 +44,7 @@ ADMIN_ACTIONS = {
 VIEWER_ACTIONS = {"account-end-session", "account-end-others"}
 OPERATOR_PAGES = {
     "container-logs", "terminal", "tenant-sync", "new-pool", "new-workload", "edit-workload", "new-spec",
-    "edit-spec",
+    "edit-spec", "pool-claim",
 }  # fmt: skip
 VIEWER_PAGES = {
     "overview", "pools", "pool", "pool-effect", "container", "tenants", "tenant", "sync", "sync-specs", "sync-spec", "run",
@@ -54,6 +54,7 @@ OPERATOR_ACTIONS = {
     "pool-configure", "pool-scale", "pool-pause", "pool-resume", "pool-drain", "pool-delete", "pool-release",
     "container-remove", "tenant-release", "tenant-discard", "tenant-erase", "tenant-forget", "backup-put-back", "run-cancel", "sync-trigger", "sync-probe",
     "delete-spec", "delete-workload", "workload-refresh",
+    "load-example", "use-built-in-s3",
 }  # fmt: skip
 PAGES = VIEWER_PAGES | OPERATOR_PAGES | ADMIN_PAGES
 SECRET = "CANARY-OF-A-SECRET"
@@ -223,7 +224,7 @@ def test_what_waits_for_the_engine_or_a_sink_takes_no_thread_of_the_others(world
     slow = {name for name in PAGES | OPERATOR_ACTIONS if lane(url_of(name, world)) == "slow"}
     assert slow == {
         "container", "container-logs", "new-spec", "edit-spec", "sync-probe", "new-workload",
-        "edit-workload", "tenant-sync",
+        "edit-workload", "tenant-sync", "pool-claim", "load-example", "use-built-in-s3",
     }  # fmt: skip
     assert lane("/api/v1/tenants/x/claim") == "claim"
     assert lane("/no/such/page") == ""
@@ -459,10 +460,10 @@ def test_settings_are_changed_within_the_environments_ceiling(client, world):
 @pytest.mark.parametrize(
     ("path", "words"),
     [
-        ("/", "No pools yet"), ("/pools/", "No pool"), ("/pools/new", "No workloads yet"), ("/tenants/", "No tenants yet"),
+        ("/", "Nothing runs yet"), ("/pools/", "No pool"), ("/pools/new", "No workloads yet"), ("/tenants/", "No tenants yet"),
         ("/sync/", "No running syncs"), ("/sync/specs/", "No sync specs yet"), ("/workloads/", "No workloads yet"),
         ("/activity/", "No events yet"), ("/settings/keys/", "No keys yet"), ("/settings/changes/", "No changes yet"),
-        ("/settings/credentials/", "No credentials yet"), ("/sync/specs/new", "No tenant is using the pool"),
+        ("/settings/credentials/", "No credentials yet"), ("/sync/specs/new", "No pools yet"),
         ("/search?q=x", "No results for"),
     ],
 )  # fmt: skip

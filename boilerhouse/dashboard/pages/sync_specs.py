@@ -91,6 +91,8 @@ def _open(request: HttpRequest, spec_id: str | None) -> HttpResponse:
         value = _shown(spec)
     else:
         first = Pool.objects.order_by("pk").values_list("pk", flat=True).first()
+        if first is None:
+            return render(request, "pages/sync_spec_without_pool.html")
         value = sections.start(request.GET.get("pool") or first or "")
     document = Document(value, sections.sections_of(is_new=spec is None), tab=request.GET.get("tab", "form"))
     return _editor(request, document, spec, version_of(value) if spec else "")

@@ -165,9 +165,14 @@ def danger(context: Context, content: str, *, title: str, url: str, verb: str) -
 
 
 @register.simple_block_tag(takes_context=True)
-def empty_list(context: Context, content: str, *, icon_name: str, things: str) -> SafeString:
-    """An empty list: nothing matches the filters, or there is nothing yet, which the text explains."""
-    return _component(context, "empty_list", content, icon_name=icon_name, things=things)
+def empty_list(
+    context: Context, content: str, *, icon_name: str, things: str, new_url: str = "", verb: str = ""
+) -> SafeString:
+    """An empty list: nothing matches the filters, or there is nothing yet, which the text explains.
+
+    ``new_url`` is where an operator makes the first one; ``verb`` says so.
+    """
+    return _component(context, "empty_list", content, icon_name=icon_name, things=things, new_url=new_url, verb=verb)
 
 
 @register.simple_tag(takes_context=True)
