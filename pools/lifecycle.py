@@ -509,7 +509,10 @@ def forget(container_id: UUID, **payload: Any) -> None:
         tombstones.complete(container)
         container.delete()
         actor = context.for_whom(container.removed_by)
-        emit("container.destroyed", actor=actor, pool_id=container.pool_id, container_id=container_id, **payload)
+        emit(
+            "container.destroyed", actor=actor, pool_id=container.pool_id, container_id=container_id,
+            is_routine=not container.removed_by, **payload,
+        )  # fmt: skip
 
 
 @in_progress.alone

@@ -246,12 +246,23 @@ function tick() {
 }
 setInterval(tick, 5000);
 
+try {
+  // The server says days and takes ranges in the reader's zone, once local times are chosen.
+  const { timeZone } = Intl.DateTimeFormat().resolvedOptions();
+  document.cookie = `zone=${timeZone}; path=${home}; max-age=31536000; samesite=lax`;
+} catch {
+  /* no zone: UTC */
+}
+
 function inZone() {
   // what the server writes is UTC
   if (document.body.dataset.times !== "local") return;
   for (const time of document.querySelectorAll("time[data-clock]:not([data-local])")) {
     const at = new Date(time.dateTime);
-    time.textContent = at.toLocaleTimeString([], { hour12: false });
+    time.textContent =
+      time.dataset.clock === "date"
+        ? at.toLocaleString([], { hour12: false })
+        : at.toLocaleTimeString([], { hour12: false });
     time.title = `${at.toLocaleString()} (${time.title})`;
     time.dataset.local = "";
   }

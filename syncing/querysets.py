@@ -9,7 +9,7 @@ from django.db.models.functions import Now
 
 from boilerhouse.core import context
 from boilerhouse.core.events import emit, recording
-from syncing.states import TRANSITIONS, UNFINISHED, SyncRunState
+from syncing.states import TRANSITIONS, UNFINISHED, Direction, SyncRunState, Trigger
 
 if TYPE_CHECKING:
     from syncing.models import SyncRun
@@ -76,5 +76,12 @@ def _tell(run: SyncRun) -> None:
     asked_by = run.cancelled_by if run.state == SyncRunState.CANCELLED and run.cancelled_by else run.asked_by
     emit(
         EVENTS[SyncRunState(run.state)], actor=context.for_whom(asked_by), pool_id=run.spec.pool_id,
-        tenant_id=run.tenant_id, container_id=run.container_id, runId=str(run.pk), specId=run.spec_id, **payload,
+        tenant_id=run.tenant_id, container_id=run.container_id, is_routine=_is_unchanged(run) or None,
+        runId=str(run.pk), specId=run.spec_id, **payload,
     )  # fmt: skip
+
+
+def _is_unchanged(run: SyncRun) -> bool:
+    """Whether it is a save by the timer that found everything at the sink already."""
+    is_periodic = run.trigger == Trigger.INTERVAL and run.direction == Direction.UPLOAD
+    return is_periodic and run.state == SyncRunState.SUCCEEDED and not (run.sent_bytes or run.deleted)

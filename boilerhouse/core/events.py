@@ -47,6 +47,8 @@ TYPES = frozenset(
 )
 PROGRESS = frozenset(["sync.progress", "pool.pulling"])
 """Frequent types that lists of events leave out."""
+ROUTINE = PROGRESS | {"container.created", "container.ready", "container.destroyed", "sync.started"}
+"""Types of what happens all the time without anybody's doing. Feeds hide them; readers of the API get them."""
 CHANNEL = "boilerhouse"
 _ADVISORY_LOCK = 0x626F696C
 
@@ -171,12 +173,13 @@ def emit(
     tenant_id: str = "",
     actor: str | None = None,
     private: Any = None,
+    is_routine: bool | None = None,
     **payload: Any,
 ) -> None:
     """Record an event in the surrounding ``recording()`` block or in a transaction of its own.
 
-    ``private``, an object or None, is the part of the payload that may contain tenants' output. Only those who may read
-    logs see it.
+    ``is_routine`` says whether feeds hide it; by default its type decides. ``private``, an object or None, is the part
+    of the payload that may contain tenants' output. Only those who may read logs see it.
     """
     assert type in TYPES, type
     event = Event(
@@ -186,6 +189,7 @@ def emit(
         tenant_id=tenant_id,
         actor=actor or context.actor(),
         request_id=context.request_id(),
+        is_routine=type in ROUTINE if is_routine is None else is_routine,
         payload=payload,
         private=private,
     )

@@ -141,6 +141,8 @@ class Event(models.Model):
     tenant_id = models.CharField(max_length=128, default="", blank=True)
     actor = models.CharField(max_length=160)
     request_id = models.CharField(max_length=64, default="", blank=True)
+    is_routine = models.BooleanField(default=False, db_default=False)
+    """Whether feeds hide it: starts, progress, and saves that had nothing to send."""
     payload = models.JSONField(default=dict)
     private = EncryptedJSONField(null=True)
     """The part of the payload that only those who may read logs see; usually none."""
@@ -152,6 +154,12 @@ class Event(models.Model):
             models.Index(fields=["tenant_id", "id"]),
             models.Index(fields=["pool_id", "id"]),
             models.Index(fields=["type", "id"]),
+            models.Index(fields=["container_id", "id"]),
+            models.Index(fields=["created_at"]),
+            # Few events are not routine, and nearly all pages show only those.
+            models.Index(fields=["id"], condition=Q(is_routine=False), name="event_news"),
+            models.Index(fields=["pool_id", "id"], condition=Q(is_routine=False), name="event_news_of_pool"),
+            models.Index(fields=["tenant_id", "id"], condition=Q(is_routine=False), name="event_news_of_tenant"),
         ]
 
     def __str__(self) -> str:

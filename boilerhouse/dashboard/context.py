@@ -14,6 +14,7 @@ from django.utils import timezone
 from boilerhouse.core.models import Role
 from boilerhouse.core.roles import role_of
 from boilerhouse.dashboard.access import may
+from boilerhouse.dashboard.zones import zone_of
 from pools.models import Pool
 from tenants.models import Assignment
 from tenants.states import AssignmentState
@@ -42,6 +43,7 @@ def shell(request: HttpRequest) -> dict[str, Any]:
         "theme": theme if theme in THEMES else "auto",
         "themes": THEMES,
         "times": times if times in TIMES else "utc",
+        "reader_zone": zone_of(request),
         "now": timezone.now(),
     }
     if request.path_info.startswith(("/admin/", "/api/", "/login/")) or not hasattr(request, "user"):

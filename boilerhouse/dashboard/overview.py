@@ -10,9 +10,8 @@ from django.db.models import Count, Q
 from django.urls import reverse
 
 from boilerhouse.core import clock, nodes
-from boilerhouse.core.events import PROGRESS
-from boilerhouse.core.models import Event, FailingStep
-from boilerhouse.dashboard import badges, rolls, sparklines
+from boilerhouse.core.models import FailingStep
+from boilerhouse.dashboard import badges, feeds, rolls, sparklines
 from boilerhouse.dashboard.bounded_counts import up_to
 from boilerhouse.dashboard.templatetags.ui import short
 from boilerhouse.queues.service import unserved_queues
@@ -28,7 +27,6 @@ WORST_FIRST = [
     PoolState.ERROR, PoolState.EXHAUSTED, PoolState.DEGRADED, PoolState.DRAINING, PoolState.PAUSED, PoolState.HEALTHY,
 ]  # fmt: skip
 MAX_CELLS = 40
-ACTIVITY = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,11 +207,7 @@ def tiles(rows: list[PoolRow]) -> dict[str, Any]:
     }
 
 
-def activity() -> list[Event]:
-    return list(Event.objects.exclude(type__in=["container.created", *PROGRESS])[:ACTIVITY])
-
-
 def overview() -> dict[str, Any]:
     """Everything on the page."""
     rows = pool_rows()
-    return {"rows": rows, "needs": needs(rows), "tiles": tiles(rows), "events": activity()}
+    return {"rows": rows, "needs": needs(rows), "tiles": tiles(rows), "events": feeds.newest()}

@@ -5,6 +5,7 @@ from boilerhouse.dashboard import views
 from boilerhouse.dashboard.pages import (
     account,
     activity,
+    changes,
     container_logs,
     containers,
     first_steps,
@@ -88,7 +89,7 @@ urlpatterns = [
         name="delete-registry-credential",
     ),
     path("settings/deployment/", settings.deployment, name="settings-deployment"),
-    path("settings/changes/", settings.changes, name="changes"),
+    path("settings/changes/", changes.changes, name="changes"),
     path("activity/", activity.activity, name="activity"),
     path("search", activity.search, name="search"),
     path("theme", views.set_theme, name="set-theme"),

@@ -61,9 +61,9 @@ def test_the_feed_says_what_was_sent(staff):
     spec = make_sync_spec()
     for sent in (WHOLE, 1_500_000, 0):
         saved(spec, sent)
-    page = text_of(staff.get("/activity/"))
+    page = text_of(staff.get("/activity/?routine=show"))
 
-    for words in (": 1 file, 734.0 MB <", ": sent 1.5 MB of 1 file, 734.0 MB", ": nothing to send, 1 file, 734.0 MB"):
+    for words in (": 1 file, 734.0 MB<", ": sent 1.5 MB of 1 file, 734.0 MB", ": nothing to send, 1 file, 734.0 MB"):
         assert words in page
     assert [event.payload["sentBytes"] for event in Event.objects.filter(type="sync.completed").order_by("id")] == [
         WHOLE, 1_500_000, 0,

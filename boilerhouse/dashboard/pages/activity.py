@@ -8,25 +8,26 @@ from django.db.models import Q
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
 from django.urls import reverse
+from django.utils import timezone
 
-from boilerhouse.core.events import TYPES
-from boilerhouse.core.models import Event
-from boilerhouse.dashboard import exports
+from boilerhouse.dashboard import event_words, exports, feeds, time_ranges
 from boilerhouse.dashboard.access import page
-from boilerhouse.dashboard.listing import Choice, Listing
+from boilerhouse.dashboard.event_filters import EventFilters
+from boilerhouse.dashboard.feeds import Fold
+from boilerhouse.dashboard.journals import Journal
+from boilerhouse.dashboard.templatetags.ui import plain_sentence
+from boilerhouse.dashboard.time_ranges import Day, presets
 from pools import tombstones
 from pools.models import Container, Pool
 from syncing.models import SyncSpec
 from tenants.models import Tenant
 
 FOUND = 20
-FIXED = {
-    "tenantId": ("tenant", "tenant_id"), "poolId": ("pool", "pool_id"), "containerId": ("container", "container_id"),
-    "actor": ("actor", "actor"), "requestId": ("request", "request_id"),
-}  # fmt: skip
-
+UNCHANGED_READ = 5_000
+"""Saves without changes that a page counts, the newest."""
 COLUMNS: exports.Columns = [
     ("id", lambda event: event.pk), ("createdAt", lambda event: event.created_at), ("type", lambda event: event.type),
+    ("text", plain_sentence),
     ("poolId", lambda event: event.pool_id), ("tenantId", lambda event: event.tenant_id),
     ("containerId", lambda event: event.container_id), ("actor", lambda event: event.actor),
     ("requestId", lambda event: event.request_id), ("payload", lambda event: event.payload),
@@ -35,18 +36,37 @@ COLUMNS: exports.Columns = [
 
 @page()
 def activity(request: HttpRequest) -> HttpResponse:
-    rows = Listing(
-        request,
-        Event.objects.all(),
-        choices=[Choice("type", "type", "type", [(event_type, event_type) for event_type in sorted(TYPES)])],
-        fixed=FIXED,
-        search=["tenant_id", "pool_id", "container_id", "actor", "request_id"],
-        sorts={"time": "id"},
-        default="-time",
+    filters = EventFilters(request)
+    address, span = filters.address, filters.span
+    journal = Journal(
+        request, address, span, filters.rows(),
+        among=filters.among(), when="created_at", chips=filters.chips(), is_indexed=filters.is_indexed,
     )  # fmt: skip
     if exports.wanted(request):
-        return exports.as_csv("activity", rows.all, COLUMNS)
-    return render(request, "pages/activity.html", {"list": rows})
+        return exports.as_csv("activity", journal.all(), COLUMNS)
+    context: dict[str, Any] = {
+        "list": journal, "days": _days(filters, journal), "filters": filters, "presets": presets(address, span),
+        "hidden": address.hidden("q", "from", "to", "routine"), "types": event_words.choices(),
+        "zone": str(span.zone),
+    }  # fmt: skip
+    return render(request, "pages/activity.html", context)
+
+
+def _days(filters: EventFilters, journal: Journal) -> list[tuple[Day, Fold | None]]:
+    """The days of the page, each with its saves that had nothing to send."""
+    unchanged = None if journal.is_kept else filters.unchanged()
+    if unchanged is None:
+        return [(day, None) for day in journal.days]
+    url, zone = filters.address.url, filters.span.zone
+    folds = feeds.by_day(journal.same_page(unchanged), zone, UNCHANGED_READ)
+    for day, fold in folds.items():
+        only = time_ranges.day_of(day)
+        fold.url = url(part=None, routine="unchanged", range=None, **{"from": only[0], "to": only[1]})
+    shown = {day.date: day for day in journal.days}
+    today = timezone.now().astimezone(zone).date()
+    empty = {date: Day(date, time_ranges.heading(date, today), []) for date in folds if date not in shown}
+    whole = sorted({**empty, **shown}.items(), reverse=True)
+    return [(day, folds.get(date)) for date, day in whole]
 
 
 @page()

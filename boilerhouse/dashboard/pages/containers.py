@@ -14,9 +14,8 @@ from django.shortcuts import render
 from django.urls import reverse
 from django.utils import timezone
 
-from boilerhouse.core.events import PROGRESS
-from boilerhouse.core.models import Event, Role
-from boilerhouse.dashboard import badges, charts, consequences, container_charts
+from boilerhouse.core.models import Role
+from boilerhouse.dashboard import badges, charts, consequences, container_charts, feeds
 from boilerhouse.dashboard.access import action, may, page, slow
 from boilerhouse.dashboard.pages import container_logs, removed_containers
 from boilerhouse.dashboard.templatetags.ui import short
@@ -60,7 +59,7 @@ def container(request: HttpRequest, container_id: UUID) -> HttpResponse:
         "charts": container_charts.of(
             _samples(container, period[0]), container_charts.Limits(limits.cpus, limits.memory_mb), period
         ),
-        "events": Event.objects.filter(container_id=str(container.pk)).exclude(type__in=PROGRESS)[:EVENTS],
+        "events": feeds.newest(EVENTS, container_id=str(container.pk)),
         "ports": container.endpoints(), "has_terminal": settings.BOILERHOUSE_TERMINAL,
         "log": container_logs.card_of(request, container) if may(request, Role.OPERATOR) else None,
     }  # fmt: skip

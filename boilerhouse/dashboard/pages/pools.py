@@ -17,9 +17,8 @@ from django.urls import reverse
 from django.utils import timezone
 
 from boilerhouse.core.errors import BoilerhouseError, Conflict, FieldError, Invalid
-from boilerhouse.core.events import PROGRESS
 from boilerhouse.core.models import Event, Role
-from boilerhouse.dashboard import charts, conflicts, consequences, questions, rolls
+from boilerhouse.dashboard import charts, conflicts, consequences, feeds, questions, rolls
 from boilerhouse.dashboard.access import action, back, form_page, page
 from boilerhouse.dashboard.forms import ApiForm
 from boilerhouse.dashboard.listing import Choice, Listing
@@ -114,7 +113,7 @@ def pool(request: HttpRequest, pool_id: str) -> HttpResponse:
         case "configuration":
             context["form"] = pool_form(render_pool(pool))
         case "timeline":
-            context["events"] = Event.objects.filter(pool_id=pool_id).exclude(type__in=PROGRESS)[:TIMELINE]
+            context["events"] = feeds.newest(TIMELINE, pool_id=pool_id)
     return render(request, "pages/pool.html", context)
 
 

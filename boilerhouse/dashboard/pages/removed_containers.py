@@ -8,9 +8,8 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 
-from boilerhouse.core.events import PROGRESS
-from boilerhouse.core.models import Event, Role
-from boilerhouse.dashboard import badges, container_charts
+from boilerhouse.core.models import Role
+from boilerhouse.dashboard import badges, container_charts, feeds
 from boilerhouse.dashboard.access import may
 from boilerhouse.dashboard.badges import Badge
 from boilerhouse.dashboard.pages import container_logs
@@ -35,7 +34,7 @@ def show(request: HttpRequest, tombstone: Tombstone) -> HttpResponse:
         "has_pool": Pool.objects.filter(pk=tombstone.pool_id).exists(),
         "has_workload": Workload.objects.filter(pk=tombstone.workload_id).exists(),
         "charts": container_charts.of(tombstones.usage_of(tombstone), _limits(tombstone), period(tombstone)),
-        "events": Event.objects.filter(container_id=str(tombstone.pk)).exclude(type__in=PROGRESS)[:EVENTS],
+        "events": feeds.newest(EVENTS, container_id=str(tombstone.pk)),
         "log": container_logs.card_of_removed(request, tombstone) if may(request, Role.OPERATOR) else None,
     }  # fmt: skip
     return render(request, "pages/removed_container.html", context)

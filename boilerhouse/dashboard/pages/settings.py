@@ -1,4 +1,4 @@
-"""Settings: API keys, sink credentials, deployment settings and the audit log."""
+"""Settings: API keys, sink credentials and deployment settings."""
 
 from __future__ import annotations
 
@@ -17,12 +17,11 @@ from django.urls import reverse
 from boilerhouse.api.settings_fields import SettingsInput, render_settings
 from boilerhouse.core import deployment_settings
 from boilerhouse.core.errors import Conflict, Invalid, PreconditionFailed
-from boilerhouse.core.models import AuditEntry, Deployment, FailingStep, Process, Role
-from boilerhouse.dashboard import consequences, exports
+from boilerhouse.core.models import Deployment, FailingStep, Process, Role
+from boilerhouse.dashboard import consequences
 from boilerhouse.dashboard.access import action, form_page, page
 from boilerhouse.dashboard.documents import Document
 from boilerhouse.dashboard.forms import ApiForm, check_version, version_of
-from boilerhouse.dashboard.listing import Choice, Listing
 from boilerhouse.dashboard.sections import deployment as sections
 from boilerhouse.process import processes
 from pools import host
@@ -36,13 +35,6 @@ CREDENTIAL_LABELS = {
     "accessKeyId": ("Access key id", "Or the user name of a WebDAV server"),
     "secretAccessKey": ("Secret access key", "Stored encrypted; never shown again"),
 }
-
-CHANGE_COLUMNS: exports.Columns = [
-    ("at", lambda entry: entry.at), ("actor", lambda entry: entry.actor), ("action", lambda entry: entry.action),
-    ("kind", lambda entry: entry.kind), ("objectId", lambda entry: entry.object_id),
-    ("requestId", lambda entry: entry.request_id), ("before", lambda entry: entry.before),
-    ("after", lambda entry: entry.after),
-]  # fmt: skip
 
 
 def credential_form() -> ApiForm:
@@ -168,25 +160,3 @@ def _save_deployment(request: HttpRequest) -> HttpResponse:
 
 
 deployment = form_page(_deployment, _save_deployment)
-
-
-@page(Role.ADMIN)
-def changes(request: HttpRequest) -> HttpResponse:
-    """The page of the audit log."""
-    kinds = [(kind, kind) for kind in AuditEntry.objects.order_by("kind").values_list("kind", flat=True).distinct()]
-    rows = Listing(
-        request,
-        AuditEntry.objects.all(),
-        choices=[Choice("kind", "kind", "kind", kinds)],
-        fixed={
-            "objectId": ("object", "object_id"),
-            "actor": ("actor", "actor"),
-            "requestId": ("request", "request_id"),
-        },
-        search=["object_id", "actor", "action", "request_id"],
-        sorts={"time": "at"},
-        default="-time",
-    )
-    if exports.wanted(request):
-        return exports.as_csv("changes", rows.all, CHANGE_COLUMNS)
-    return render(request, "pages/changes.html", {"section": "changes", "list": rows})

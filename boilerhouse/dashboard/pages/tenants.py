@@ -15,9 +15,8 @@ from django.utils import timezone
 
 from boilerhouse.core import deployment_settings
 from boilerhouse.core.errors import BoilerhouseError, Invalid, NotFound
-from boilerhouse.core.events import PROGRESS
-from boilerhouse.core.models import Event, Role
-from boilerhouse.dashboard import badges, consequences
+from boilerhouse.core.models import Role
+from boilerhouse.dashboard import badges, consequences, feeds
 from boilerhouse.dashboard.access import action, form_page, page, slow
 from boilerhouse.dashboard.listing import Choice, Listing
 from boilerhouse.process import budgets
@@ -103,7 +102,7 @@ def tenant(request: HttpRequest, tenant_id: str) -> HttpResponse:
         "interval_s": min(((beat.spec.interval_ms or 0) // 1000 for beat in periodic_saves), default=0),
         "is_saved": held is not None and not held.discard and held.step in SAVED_STEPS,
         "has_specs": bool(held and held.pool.sync_specs.exists()),
-        "events": Event.objects.filter(tenant_id=tenant_id).exclude(type__in=PROGRESS)[:EVENTS],
+        "events": feeds.newest(EVENTS, tenant_id=tenant_id),
         "backups": list(backups.of_tenant(tenant_id).order_by("-created_at")[:BACKUPS]),
         "kept_for_s": deployment_settings.current().retention_s["backups"],
         "uses": [*budgets.of_tenant(tenant_id, held.container_id), response_bytes.use_of(tenant_id)] if held else [],

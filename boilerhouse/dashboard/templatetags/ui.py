@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from datetime import datetime
+from html import unescape
 from typing import Any
 
 from django import template
 from django.template.context import Context
 from django.urls import reverse
 from django.utils import timezone
-from django.utils.html import format_html, format_html_join
+from django.utils.html import format_html, format_html_join, strip_tags
 from django.utils.safestring import SafeString
 
 from boilerhouse.core.models import Event
@@ -32,6 +33,13 @@ def clock(value: datetime) -> SafeString:
     absolute = f"{value:%Y-%m-%d %H:%M:%S} UTC"
     text = f"{value:%H:%M:%S}"
     return format_html('<time datetime="{}" title="{}" data-clock>{}</time>', value.isoformat(), absolute, text)
+
+
+@register.filter
+def at_time(value: datetime) -> SafeString:
+    """A date with its time."""
+    text = f"{value:%Y-%m-%d %H:%M:%S}"
+    return format_html('<time datetime="{}" title="{} UTC" data-clock="date">{}</time>', value.isoformat(), text, text)
 
 
 @register.filter
@@ -122,7 +130,7 @@ def tenant_link(tenant_id: str) -> SafeString:
 @register.simple_tag
 def container_link(container_id: object) -> SafeString:
     return format_html(
-        '<a class="mono" href="{}" title="{}">{}</a>',
+        '<a class="mono nowrap" href="{}" title="{}">{}</a>',
         reverse("container", args=[container_id]), container_id, short(str(container_id)),
     )  # fmt: skip
 
@@ -225,6 +233,7 @@ TONES = {
     "container.release_failed": "error",
     "container.unhealthy": "warn",
     "sync.started": "busy",
+    "sync.progress": "busy",
     "sync.completed": "ok",
     "sync.failed": "error",
     "sync.cancelled": "idle",
@@ -274,19 +283,24 @@ def sentence(event: Event) -> SafeString:
         case "container.claim_failed":
             parts = ["Claim of ", tenant, " in ", pool, f" failed: {payload.get('detail') or payload.get('code')}"]
         case "container.released":
-            parts = [tenant, " was released from ", container, f": {_why_released(payload)}"]
+            parts = [tenant, " was released from ", container, _how_released(payload)]
         case "container.created":
             parts = [pool, " is starting ", container]
         case "container.ready":
             parts = [container, " of ", pool, f" is ready after {payload.get('durationMs')} ms"]
         case "container.destroyed":
             parts = [container, " of ", pool, " was removed"]
+        case "container.unhealthy":
+            parts = [container, " of ", pool, f" is unhealthy: {payload.get('detail')}"]
         case "container.failed":
             parts = [container, " of ", pool, f" failed to start: {payload.get('detail')}"]
         case "container.release_failed":
             parts = ["State of ", tenant, f" was not saved: {payload.get('detail')}"]
         case "sync.started":
             parts = ["Restoring " if payload.get("direction") == "download" else "Saving ", tenant]
+        case "sync.progress":
+            verb = "Restoring " if payload.get("direction") == "download" else "Saving "
+            parts = [verb, tenant, f": {size(payload.get('bytes'))} of {size(payload.get('totalBytes'))}"]
         case "sync.completed":
             verb = "Restored " if payload.get("direction") == "download" else "Saved "
             parts = [verb, tenant, f": {_transfer(payload)}"]
@@ -319,16 +333,25 @@ def sentence(event: Event) -> SafeString:
 
 
 REASONS = {
-    "idle": "inactive for longer than its pool allows", "container_died": "the container died",
+    "idle": "it was inactive for longer than its pool allows", "container_died": "the container died",
     "unhealthy": "the container was unhealthy", "pool_deleted": "the pool is being deleted",
     "disk": "it used too much disk",
 }  # fmt: skip
 
 
-def _why_released(payload: dict[str, Any]) -> str:
-    """The outcome, and the reason if it is another than a request."""
+def plain_sentence(event: Event) -> str:
+    """An event as a sentence, as plain text."""
+    return unescape(strip_tags(sentence(event)))
+
+
+OUTCOMES = {"released": "", "discarded": ", without a save"}
+
+
+def _how_released(payload: dict[str, Any]) -> str:
+    """The outcome if it is another than usual, and the reason if it is another than a request."""
+    outcome = str(payload.get("outcome") or "released")
     reason = REASONS.get(str(payload.get("reason")), "")
-    return f"{payload.get('outcome')}, {reason}" if reason else str(payload.get("outcome"))
+    return OUTCOMES.get(outcome, f": {outcome.replace('_', ' ')}") + (f", because {reason}" if reason else "")
 
 
 def _transfer(payload: dict[str, Any]) -> str:
