@@ -131,8 +131,9 @@ def test_a_size_says_what_it_does_and_its_button_too(operator):
     assert "Removes 2 idle containers Scale to 1" in shown["1"]
     assert "No container is started or removed. Scale to 3" in shown["3"]
     assert "claimed" not in shown["5"]
-    answer = operator.post("/pools/p/scale", {"targetSize": "5"})
-    assert answer["Location"] == "/pools/p/?tab=containers"
+    for page, then in (("/pools/p/?sort=-age", "/pools/p/?sort=-age"), ("/pools/p/?target=99", "/pools/p/?tab=containers")):
+        answer = operator.post("/pools/p/scale", {"targetSize": "5"}, headers={"Referer": f"http://testserver{page}"})
+        assert answer["Location"] == then
     pool.refresh_from_db()
     assert pool.target_size == 5
 

@@ -296,7 +296,7 @@ def _asks_first(request: HttpRequest, pool: Pool, timeout_ms: int) -> Question |
 
 @action()
 def scale(request: HttpRequest, pool_id: str) -> str | HttpResponse:
-    """A size that is not allowed stays in the URL, and the page says under the field what is."""
+    """A size that is not allowed is in the URL until another one is, and the page says under the field what is."""
     wanted = request.POST.get("targetSize", "").strip()[:20]
     pool = find_pool(pool_id)
     asked = ScaleEffect(pool, pool.status(), wanted)
@@ -305,7 +305,10 @@ def scale(request: HttpRequest, pool_id: str) -> str | HttpResponse:
     except (Invalid, Conflict):
         query = urlencode({"tab": request.POST.get("tab", "containers"), "target": wanted})
         return HttpResponseRedirect(f"{reverse('pool', args=[pool_id])}?{query}#scale", status=303)
-    messages.success(request, f"Scaling {pool_id} to {asked.size}.")
+    message = f"Scaling {pool_id} to {asked.size}."
+    if "target=" not in request.headers.get("Referer", ""):
+        return message
+    messages.success(request, message)
     tab = urlencode({"tab": request.POST.get("tab", "containers")})
     return HttpResponseRedirect(f"{reverse('pool', args=[pool_id])}?{tab}", status=303)
 
