@@ -23,6 +23,18 @@ class ContainerNotFound(NotFound):
     code = "container_not_found"
 
 
+class VersionNotFound(NotFound):
+    """The workload has no such version."""
+
+    code = "version_not_found"
+
+
+class SameVersion(Conflict):
+    """The version is the newest one already."""
+
+    code = "same_version"
+
+
 class IdTaken(Conflict):
     """The id is already in use."""
 

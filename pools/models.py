@@ -80,6 +80,8 @@ class WorkloadVersion(models.Model):
     """When a refresh was requested; null while none is pending."""
     image_volumes = models.JSONField(null=True, blank=True)
     """The VOLUMEs that its image declared when it was last inspected; null before."""
+    created_by = models.CharField(max_length=160, default="", db_default="", blank=True)
+    """Who made it, as in events; empty if a release before this field did."""
     created_at = models.DateTimeField(default=timezone.now)
 
     class Meta:

@@ -68,8 +68,9 @@ def create_workload(*, id: str | None, name: str, spec: WorkloadSpec) -> Workloa
         with recording():
             workload = Workload.objects.create(id=unused_id(id, name, Workload.objects.all()), name=name)
             WorkloadVersion.objects.create(
-                workload=workload, number=1, spec_json=spec.to_json(), image_volumes=_declared(image)
-            )
+                workload=workload, number=1, spec_json=spec.to_json(), image_volumes=_declared(image),
+                created_by=context.actor(),
+            )  # fmt: skip
             emit("workload.updated", workloadId=workload.pk, version=1)
             audit.record("workload.create", workload.pk, after=_audited_workload(workload))
     except IntegrityError as error:
@@ -120,9 +121,44 @@ def update_workload(
     return workload
 
 
+def roll_back(workload_id: str, number: int) -> WorkloadVersion:
+    """Make a new version that equals version ``number``, with its image; the workload's pools roll to it.
+
+    Raises WorkloadNotFound, VersionNotFound, SameVersion, and Invalid if this host cannot run it any more.
+    """
+    with recording():
+        workload = lock_workload(workload_id)
+        old, latest = find_version(workload, number), workload.latest
+        if old.pk == latest.pk:
+            raise errors.SameVersion(f"Version {number} is the newest version.")
+        image = check_feasible(old.spec)
+        if wrong := [error for object_to in spec_checks for error in object_to(workload, old.spec)]:
+            raise Invalid(*wrong)
+        Workload.objects.filter(pk=workload.pk).update(updated_at=Now())
+        made = add_version(
+            workload, latest.number + 1, old.spec_json, image_volumes=_declared(image) or old.image_volumes,
+            image_digest=old.image_digest, manifest_digest=old.manifest_digest,
+        )  # fmt: skip
+        emit("workload.updated", workloadId=workload.pk, version=made.number, rolledBackTo=number)
+        before = {"version": latest.number, "spec": latest.spec.to_json()}
+        after = {"version": made.number, "rolledBackTo": number, "spec": old.spec.to_json()}
+        audit.record("workload.update", workload.pk, **audit.changes(before, after))
+    return made
+
+
+def find_version(workload: Workload, number: int) -> WorkloadVersion:
+    """Raises VersionNotFound."""
+    version = workload.versions.filter(number=number).first()
+    if version is None:
+        raise errors.VersionNotFound(f"Workload {workload.pk} has no version {number}.")
+    return version
+
+
 def add_version(workload: Workload, number: int, spec_json: dict[str, Any], **known: Any) -> WorkloadVersion:
     """Create the next version of the locked workload, to which its pools roll; call it in a transaction."""
-    version = WorkloadVersion.objects.create(workload=workload, number=number, spec_json=spec_json, **known)
+    version = WorkloadVersion.objects.create(
+        workload=workload, number=number, spec_json=spec_json, created_by=context.actor(), **known
+    )
     for pool_id in workload.pools.values_list("pk", flat=True):
         enqueue("pool", "pools.tasks.refill", pool_id)
     return version

@@ -16,12 +16,15 @@ from django.http import HttpRequest
 from boilerhouse.core import users
 from boilerhouse.core.errors import Conflict
 from boilerhouse.core.models import ApiKey
+from boilerhouse.dashboard import workload_versions
 from boilerhouse.dashboard.questions import MANY, Question
+from boilerhouse.dashboard.sections import workloads as workload_form
 from boilerhouse.dashboard.templatetags.ui import duration_ms, short, size
 from pools import errors as pool_errors
 from pools import registry_credentials
 from pools.models import Container
-from pools.services import find_pool, find_workload
+from pools.services import find_pool, find_version, find_workload
+from pools.states import ContainerState
 from syncing import credentials
 from syncing import services as syncing
 from syncing.models import Backup
@@ -219,6 +222,29 @@ def refresh_workload(_request: HttpRequest, workload_id: str) -> Question:
         " release."
     )
     return Question(f"Refresh the image of {workload_id}?", text, "Refresh image", "refresh")
+
+
+def roll_back_workload(_request: HttpRequest, workload_id: str, number: int) -> Question:
+    workload = find_workload(workload_id)
+    old, latest = find_version(workload, number), workload.latest
+    if old.pk == latest.pk:
+        raise pool_errors.SameVersion(f"Version {number} is the newest version.")
+    changed = [one.label for one in workload_versions.changes(latest, old, workload_form.sections_of(is_new=False))]
+    what = f" It changes {', '.join(changed[:10])}{', …' if len(changed) > 10 else ''}." if changed else ""
+    pools = list(workload.pools.order_by("pk").values_list("pk", flat=True))
+    claimed = Container.objects.filter(pool_id__in=pools, state=ContainerState.CLAIMED).count()
+    roll = "No pool uses this workload."
+    if pools:
+        verb = "rolls" if len(pools) == 1 else "roll"
+        roll = f"{', '.join(pools)} {verb} to it: one container is tested first, then idle containers are replaced."
+    if claimed:
+        keep = "keeps its" if claimed == 1 else "keep their"
+        roll += f" {count(claimed, 'claimed container')} {keep} version until release."
+    if latest.spec.rolls_to_new_images or old.spec.rolls_to_new_images:
+        roll += " This workload rolls by itself when its tag names another image."
+    text = f"Version {latest.number + 1} is made, equal to version {number}.{what} {roll}"
+    kind = f"roll-back-{latest.number}"
+    return Question(f"Roll {workload_id} back to version {number}?", text, f"Roll back to version {number}", kind)
 
 
 def revoke_key(_request: HttpRequest, key_id: str) -> Question:

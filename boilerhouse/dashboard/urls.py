@@ -62,6 +62,7 @@ urlpatterns = [
     path("workloads/new", workloads.new_workload, name="new-workload"),
     path("workloads/<str:workload_id>/", workloads.workload, name="workload"),
     path("workloads/<str:workload_id>/edit", workloads.edit_workload, name="edit-workload"),
+    path("workloads/<str:workload_id>/versions/<int:number>/roll-back", workloads.roll_back, name="workload-roll-back"),
     path("workloads/<str:workload_id>/refresh", workloads.refresh, name="workload-refresh"),
     path("workloads/<str:workload_id>/delete", workloads.delete, name="delete-workload"),
     path("settings/", settings.about, name="settings"),

@@ -54,6 +54,7 @@ CASES: dict[str, tuple[str, dict[str, str]]] = {
     "run-cancel": ("/sync/runs/{run}/cancel", {}),
     "new-workload": ("/workloads/new", {"do": "save", "/id": "made", "/name": "made", "/image": "i:1"}),
     "edit-workload": ("/workloads/spare/edit", {"do": "save", "/name": "other"}),
+    "workload-roll-back": ("/workloads/spare/versions/1/roll-back", {}),
     "workload-refresh": ("/workloads/spare/refresh", {}),
     "delete-workload": ("/workloads/spare/delete", {"typed": "spare"}),
     "new-spec": ("/sync/specs/new?pool=notes", {"do": "save"}),

@@ -129,9 +129,12 @@ def test_a_size_says_what_it_does_and_its_button_too(operator):
     shown = {size: plain(operator.get("/pools/p/effect", {"targetSize": size})) for size in ("5", "1", "3")}
     assert "Starts 2 containers Scale to 5" in shown["5"]
     assert "Removes 2 idle containers Scale to 1" in shown["1"]
-    assert "No container is started or removed. Scale to 3" in shown["3"]
+    assert "No container is started or removed Scale to 3" in shown["3"]
     assert "claimed" not in shown["5"]
-    for page, then in (("/pools/p/?sort=-age", "/pools/p/?sort=-age"), ("/pools/p/?target=99", "/pools/p/?tab=containers")):
+    for page, then in (
+        ("/pools/p/?sort=-age", "/pools/p/?sort=-age"),
+        ("/pools/p/?target=99", "/pools/p/?tab=containers"),
+    ):
         answer = operator.post("/pools/p/scale", {"targetSize": "5"}, headers={"Referer": f"http://testserver{page}"})
         assert answer["Location"] == then
     pool.refresh_from_db()

@@ -53,7 +53,7 @@ VIEWER_PAGES = {
 OPERATOR_ACTIONS = {
     "pool-configure", "pool-scale", "pool-pause", "pool-resume", "pool-drain", "pool-delete", "pool-release",
     "container-remove", "tenant-release", "tenant-discard", "tenant-erase", "tenant-forget", "backup-put-back", "run-cancel", "sync-trigger", "sync-probe",
-    "delete-spec", "delete-workload", "workload-refresh",
+    "delete-spec", "delete-workload", "workload-refresh", "workload-roll-back",
     "load-example", "use-built-in-s3",
 }  # fmt: skip
 PAGES = VIEWER_PAGES | OPERATOR_PAGES | ADMIN_PAGES
@@ -142,7 +142,7 @@ def routes() -> dict[str, URLPattern]:
 
 def url_of(name: str, world: dict[str, Any]) -> str:
     wanted = routes()[name].pattern.converters  # type: ignore[attr-defined]
-    return reverse(name, kwargs={part: world[part] for part in wanted})
+    return reverse(name, kwargs={part: {"number": 1, **world}[part] for part in wanted})
 
 
 def member(name: str, group: str | None, **more: Any) -> User:

@@ -128,7 +128,7 @@ def test_several_are_released_at_once_and_the_effect_of_a_size_is_shown_before(s
     page.get_by_label("Target size").fill("5")
     expect(page.locator("#effect")).to_contain_text("Keeps 2 claimed containers")
     page.get_by_label("Target size").fill("50")
-    expect(page.locator("#effect")).to_contain_text("Enter 2 to 5.")
+    expect(page.locator("#effect")).to_contain_text("Enter 3 to 5.")
     page.get_by_label("Select all on this page").check()
     page.get_by_role("button", name="Save and release 2").click()
     dialog = page.get_by_role("dialog")

@@ -13,18 +13,19 @@ from django.urls import reverse
 
 from boilerhouse.api.parsers import check_body
 from boilerhouse.core import text
+from boilerhouse.core.bounds import MAX_ID, natural
 from boilerhouse.core.errors import Conflict, FieldError, Invalid, PreconditionFailed
 from boilerhouse.core.ids import check_same_id
 from boilerhouse.core.models import Role
-from boilerhouse.dashboard import conflicts, consequences
+from boilerhouse.dashboard import conflicts, consequences, workload_versions
 from boilerhouse.dashboard.access import action, form_page, page, slow
-from boilerhouse.dashboard.documents import Document
+from boilerhouse.dashboard.documents import Document, Sections
 from boilerhouse.dashboard.forms import as_json, check_version, version_of
 from boilerhouse.dashboard.listing import Listing
 from boilerhouse.dashboard.sections import workloads as sections
 from pools import dry_runs, services, tags
 from pools.api.serializers import WorkloadInput, render_spec, render_workload
-from pools.models import Container, Workload
+from pools.models import Workload
 from pools.services import find_workload
 from pools.spec import WorkloadSpec
 from tenants import validation
@@ -51,22 +52,35 @@ def workload_list(request: HttpRequest) -> HttpResponse:
 @page()
 def workload(request: HttpRequest, workload_id: str) -> HttpResponse:
     workload = find_workload(workload_id)
-    shown = render_workload(workload)
-    versions = list(workload.versions.order_by("-number")[:20])
-    asked = request.GET.get("compare", "")
-    old = next((version for version in versions if str(version.number) == asked), None)
-    running: dict[int, int] = {}
-    for number in Container.objects.filter(version__workload=workload).values_list("version__number", flat=True):
-        running[number] = running.get(number, 0) + 1
+    shown, form = render_workload(workload), sections.sections_of(is_new=False)
+    versions = workload_versions.of(workload, form)
+    newest = versions[0].version
+    tab = "json" if request.GET.get("tab") == "json" else "summary"
     context: dict[str, Any] = {
-        "workload": workload, "shown": shown, "spec": _spec_text(versions[0].spec) if versions else "",
-        "versions": [(version, running.get(version.number, 0)) for version in versions], "old": old,
-        "is_fixed": not versions or tags.is_fixed(versions[0]),
-        "rolls": bool(versions) and versions[0].spec.rolls_to_new_images,
-        "diff": _diff(old.spec, versions[0].spec) if old else [],
+        "workload": workload, "shown": shown, "versions": versions, "tab": tab,
+        "is_fixed": tags.is_fixed(newest), "rolls": newest.spec.rolls_to_new_images,
         "pools": list(workload.pools.order_by("pk").values_list("pk", flat=True)),
+        **_comparison(request, workload, form),
     }  # fmt: skip
+    if tab == "json":
+        context["spec"] = _spec_text(newest.spec)
+    else:
+        context["groups"] = workload_versions.facts(_editable(workload), form)
     return render(request, "pages/workload.html", context)
+
+
+def _comparison(request: HttpRequest, workload: Workload, form: Sections) -> dict[str, Any]:
+    """The difference between the two versions that the URL names; nothing if there is no such version."""
+    numbers = [natural(request.GET.get(name, ""), MAX_ID) for name in ("compare", "to")]
+    newest = workload.latest
+    old = workload.versions.filter(number=numbers[0]).first() if numbers[0] else None
+    new = (workload.versions.filter(number=numbers[1]).first() if numbers[1] else None) or newest
+    if old is None:
+        return {}
+    return {
+        "old": old, "new": new, "differences": workload_versions.changes(old, new, form),
+        "diff": _diff(old.spec, new.spec),
+    }  # fmt: skip
 
 
 def _spec_text(spec: WorkloadSpec) -> str:
@@ -221,6 +235,15 @@ def _held_configs(workload: Workload) -> list[Assignment]:
 def refresh(request: HttpRequest, workload_id: str) -> str:
     tags.ask_refresh(workload_id)
     return f"Checking the image of {workload_id}. Its pools roll if it has changed."
+
+
+@action(asks=consequences.roll_back_workload)
+def roll_back(request: HttpRequest, workload_id: str, number: int) -> HttpResponse:
+    made = services.roll_back(workload_id, number)
+    messages.success(
+        request, f"{workload_id} is back at version {number}, as version {made.number}. Its pools roll to it."
+    )
+    return HttpResponseRedirect(reverse("workload", args=[workload_id]), status=303)
 
 
 @action(asks=consequences.delete_workload)

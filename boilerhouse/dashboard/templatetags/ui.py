@@ -16,6 +16,7 @@ from django.utils.html import format_html, format_html_join, strip_tags
 from django.utils.safestring import SafeString
 
 from boilerhouse.core.models import Event
+from boilerhouse.dashboard.json_colours import coloured
 
 register = template.Library()
 
@@ -209,6 +210,12 @@ def sort_head(listing: Any, name: str, label: str, more: str = "") -> SafeString
 def pretty(value: Any) -> str:
     """JSON, formatted for people."""
     return json.dumps(value, indent=2, ensure_ascii=False, default=str)
+
+
+@register.filter
+def json_code(text: str) -> SafeString:
+    """JSON text with coloured tokens, for a ``.code`` block."""
+    return coloured(text)
 
 
 @register.filter

@@ -86,7 +86,7 @@ class Present:
                 version = WorkloadVersion(
                     workload=row, number=number, spec_json=workload.spec(image), created_at=at, image_volumes=[],
                     image_digest=digest, manifest_digest=f"sha256:{self.rows.hex(64)}",
-                    tag_asked_at=self._before(hours=2),
+                    tag_asked_at=self._before(hours=2), created_by="user admin",
                 )  # fmt: skip
                 version.save(force_insert=True)
                 versions[workload.id].append(version)
