@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, Self
 from django.db import models
 from django.db.models.functions import Now
 
-from boilerhouse.core import context
+from boilerhouse.core import clock, context, tenant_usage
 from boilerhouse.core.events import emit, recording
+from boilerhouse.core.tenant_usage import Amounts
 from syncing.states import TRANSITIONS, UNFINISHED, Direction, SyncRunState, Trigger
 
 if TYPE_CHECKING:
@@ -50,7 +51,10 @@ class SyncRunQuerySet(models.QuerySet["SyncRun"]):
         with recording():
             for pk in self.filter(state=source).values_list("pk", flat=True):
                 if self.filter(pk=pk, state=source).update(**changes):
-                    _tell(self.model._default_manager.select_related("spec").get(pk=pk))
+                    run = self.model._default_manager.select_related("spec").get(pk=pk)
+                    _tell(run)
+                    if target not in UNFINISHED:
+                        _count_traffic(run)
                     moved += 1
         return moved
 
@@ -62,6 +66,15 @@ class SyncRunQuerySet(models.QuerySet["SyncRun"]):
             error_code="interrupted",
             error_detail="The process that executed the run died.",
         )
+
+
+def _count_traffic(run: SyncRun) -> None:
+    """Add what the run transferred to its tenant's usage; runs at the sink alone transfer nothing of ours."""
+    if run.container_id is None or not run.sent_bytes:
+        return
+    is_upload = run.direction == Direction.UPLOAD
+    amounts = Amounts(**{"sent_bytes" if is_upload else "received_bytes": run.sent_bytes})
+    tenant_usage.add({(run.tenant_id, tenant_usage.day_of(clock.now())): amounts})
 
 
 def _tell(run: SyncRun) -> None:

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from django.db import connection, models
 from django.db.models import Q
-from django.db.models.functions import Now
+from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
 
 from boilerhouse.core import clock
@@ -26,14 +26,26 @@ class Tenant(models.Model):
     busy_run = models.UUIDField(null=True, blank=True)
     """The last of the runs that work at the sinks for it (``sink_runs``); no claim starts before they have ended."""
     created_at = models.DateTimeField(default=timezone.now)
+    seen_at = models.DateTimeField(default=timezone.now, db_default=Now())
+    """When it last claimed, was active or was released; while it has a container, up to a minute late."""
+    saved_at = models.DateTimeField(null=True, blank=True)
+    saved_bytes = models.PositiveBigIntegerField(default=0, db_default=0)
+    """Its last complete save and the size of its saved state, for sorting; up to a minute late (``standing``)."""
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["seen_at", "id"], name="tenant_seen"),
+            models.Index(fields=["saved_bytes", "id"], name="tenant_size"),
+        ]
 
     def __str__(self) -> str:
         return self.id
 
 
 _NEXT_GENERATION = """
-INSERT INTO {table} (id, generation, created_at) VALUES (%s, %s, {now})
-ON CONFLICT (id) DO UPDATE SET generation = {greatest}({table}.generation + 1, excluded.generation)
+INSERT INTO {table} (id, generation, created_at, seen_at, saved_bytes) VALUES (%s, %s, {now}, {now}, 0)
+ON CONFLICT (id) DO UPDATE SET
+    generation = {greatest}({table}.generation + 1, excluded.generation), seen_at = excluded.seen_at
 RETURNING generation, busy_run
 """
 
@@ -61,6 +73,9 @@ CLEARED: dict[str, None] = {"config": None, "metadata": None, "secrets": None}
 """Large columns that are only needed while a claim is pending, up to a megabyte each."""
 
 
+WITHOUT_CONTAINER = (AssignmentState.RELEASE_FAILED, AssignmentState.ENDED)
+
+
 class AssignmentQuerySet(models.QuerySet["Assignment"]):
     def delete(self) -> tuple[int, dict[str, int]]:
         """Delete without reading secrets: a row can be deleted even if its key is lost."""
@@ -77,6 +92,8 @@ class AssignmentQuerySet(models.QuerySet["Assignment"]):
         assert target in TRANSITIONS[source], f"{source} -> {target}"
         if target == AssignmentState.ENDED:
             changes |= CLEARED
+        if target in WITHOUT_CONTAINER:
+            changes["held_until"] = Coalesce("held_until", Now())
         return self.filter(state=source).update(state=target, state_changed_at=Now(), **changes)
 
     def waiting(self, pool_id: str) -> AssignmentQuerySet:
@@ -141,6 +158,14 @@ class Assignment(models.Model):
     last_turn_at = models.DateTimeField(null=True, blank=True)
     """When a worker last started a sync of it; the tenant that has waited longest is next."""
     ended_at = models.DateTimeField(null=True, blank=True)
+    held_until = models.DateTimeField(null=True, blank=True)
+    """Since when its container is gone. A failed save ends the use of a container, but not the assignment."""
+    counted_to = models.DateTimeField(null=True, blank=True)
+    """To when its use is in the tenant's usage; null: nothing is yet."""
+    counted_cpu_ns = models.PositiveBigIntegerField(null=True, blank=True)
+    """The container's CPU time, since its start, of the last sample that was counted."""
+    is_counted = models.BooleanField(default=False, db_default=False)
+    """Whether all of its use is."""
 
     objects = AssignmentQuerySet.as_manager()
 
@@ -164,6 +189,9 @@ class Assignment(models.Model):
             models.Index(fields=["pool", "state", "created_at"], name="assignment_waiting"),
             models.Index(fields=["tenant", "created_at"]),
             models.Index(fields=["ended_at"], name="assignment_ended"),
+            models.Index(
+                fields=["id"], condition=Q(is_counted=False, assigned_at__isnull=False), name="assignment_uncounted"
+            ),
         ]
 
     def __str__(self) -> str:

@@ -26,7 +26,7 @@ from syncing import places
 from syncing.models import SyncRun, SyncSpec
 from syncing.querysets import SyncRunQuerySet
 from syncing.states import Direction, SyncRunState, Trigger
-from tenants import errors
+from tenants import errors, standing
 from tenants.models import Assignment, Tenant, next_generation
 from tenants.syncs import LOST_AFTER
 
@@ -102,6 +102,7 @@ def _end(run: SyncRun, ours: SyncRunQuerySet, state: SyncRunState, **changes: An
     with recording():
         ours.transition(SyncRunState.RUNNING, state, **changes)
         _set_free([run.tenant_id])
+        standing.refresh({run.tenant_id: None})
         _send(_queued(run.tenant_id).first())
 
 

@@ -24,7 +24,7 @@ from pools.volumes import staged_restores
 from syncing import erasure
 from syncing.models import SavedState, SyncRun, SyncSpec
 from syncing.states import UNFINISHED, SyncRunState, Trigger
-from tenants import deaths, errors, sink_runs, validation
+from tenants import deaths, errors, sink_runs, standing, validation
 from tenants.models import Assignment, Tenant
 
 
@@ -146,5 +146,6 @@ def forget_state(tenant_id: str) -> int:
         rows = SavedState.objects.current().filter(tenant_id=tenant_id)
         known = [{"location": row.location, "files": row.files, "savedAt": row.saved_at} for row in rows]
         forgotten = rows.update(forgotten_at=timezone.now())
+        standing.refresh({tenant_id: None})
         audit.record("tenant.forget_state", tenant_id, before={"saved": known})
     return forgotten

@@ -59,6 +59,7 @@ MAY: dict[str, dict[str, set[Role]]] = {
     "api-keys/*/rotate": {"POST": {ADMIN}},
     "settings": {"GET": {ADMIN}, "PUT": {ADMIN}},
     "audit": {"GET": {ADMIN}},
+    "usage": {"GET": {ADMIN}},
     "events": {"GET": OWN_READ},
     "events/stream": {"GET": OWN_READ},
     "stats": {"GET": STAFF_READ},

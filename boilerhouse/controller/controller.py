@@ -20,7 +20,7 @@ from django.db.models.functions import Now
 
 from boilerhouse.controller import retention
 from boilerhouse.controller.engine_watch import EngineWatch
-from boilerhouse.core import clock, failpoints, nodes
+from boilerhouse.core import clock, failpoints, nodes, tenant_usage
 from boilerhouse.core.cooldown import Cooldown
 from boilerhouse.core.models import Lease
 from boilerhouse.process import processes
@@ -37,6 +37,7 @@ from syncing import places
 from syncing.models import SinkProbe, SyncSpec
 from syncing.services import PERIODIC
 from tenants import sink_runs, syncs, upkeep
+from tenants import usage as tenants_usage
 from tenants.disks import DiskWatch
 from tenants.models import Assignment
 from tenants.states import AssignmentState
@@ -190,14 +191,26 @@ def tidy() -> int:
     return each(_FORGETTING, _call)
 
 
+def forget_samples() -> int:
+    """Delete old samples, after what they say of tenants is counted: if that fails, none is deleted."""
+    tenants_usage.count()
+    return usage.forget_old()
+
+
 _FORGETTING = (
-    processes.forget_dead, nodes.forget_gone, usage.forget_old, retention.forget_old, pull_runs.forget_old,
-    metering.fold, tombstones.forget_old,
+    processes.forget_dead, nodes.forget_gone, forget_samples, retention.forget_old, pull_runs.forget_old,
+    metering.fold, tombstones.forget_old, tenant_usage.forget_old,
 )  # fmt: skip
 
 
 def _call(forget: Callable[[], int]) -> int:
     return forget()
+
+
+def count_usage() -> int:
+    """Count what tenants have used since the last count. Returns 0: this is routine while there are tenants."""
+    tenants_usage.count()
+    return 0
 
 
 def sample_usage() -> int:
@@ -234,6 +247,7 @@ STEPS: list[tuple[float, Callable[[], int]]] = [
     (30.0, syncs.warn_of_unsaved),
     (180.0, probe_all_sinks),
     (float(settings.BOILERHOUSE_SAMPLE_EVERY_S), sample_usage),
+    (60.0, count_usage),
     (60.0, tidy),
     (60.0, look_at_tags),
     (6 * 3600.0, expire_backups),

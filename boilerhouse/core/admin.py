@@ -19,6 +19,7 @@ from boilerhouse.core.models import (
     QueueHealth,
     Role,
     Settings,
+    TenantUsage,
 )
 
 admin.site.site_header = "Boilerhouse"
@@ -63,6 +64,23 @@ class IdempotencyRecordAdmin(ReadOnlyAdmin):
     list_display = ("id", "created_at", "owner")
     search_fields = ("id",)
     exclude = ("answer",)
+
+
+@admin.register(TenantUsage)
+class TenantUsageAdmin(ReadOnlyAdmin):
+    list_display = (
+        "tenant_id",
+        "period",
+        "start",
+        "held_ms",
+        "cpu_ns",
+        "memory_byte_s",
+        "sent_bytes",
+        "received_bytes",
+    )
+    list_filter = ("period",)
+    search_fields = ("tenant_id",)
+    date_hierarchy = "start"
 
 
 @admin.register(Node)

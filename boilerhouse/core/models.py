@@ -15,6 +15,10 @@ from boilerhouse.core.ids import uuid7
 from boilerhouse.core.querysets import NodeQuerySet
 from boilerhouse.core.states import NodeState
 
+MS_PER_HOUR = 3_600_000
+NS_PER_HOUR = 3600 * 10**9
+BYTE_S_PER_GB_HOUR = 3600 * 10**9
+
 
 class Deployment(models.Model):
     """The one row that identifies the deployment. Its id is also in the data directory and in all labels."""
@@ -164,6 +168,50 @@ class Event(models.Model):
 
     def __str__(self) -> str:
         return f"{self.id} {self.type}"
+
+
+class TenantUsage(models.Model):
+    """What a tenant has used on a day or in a month of UTC. Written only by ``core.tenant_usage.add``."""
+
+    class Period(models.TextChoices):
+        DAY = "day"
+        MONTH = "month"
+
+    tenant_id = models.CharField(max_length=128)
+    period = models.CharField(max_length=5, choices=Period)
+    start = models.DateField()
+    """The day, or the first day of the month."""
+    held_ms = models.PositiveBigIntegerField(default=0, db_default=0)
+    """How long it had a container."""
+    cpu_ns = models.PositiveBigIntegerField(default=0, db_default=0)
+    memory_byte_s = models.PositiveBigIntegerField(default=0, db_default=0)
+    """Bytes of memory in use, times the seconds for which they were."""
+    sent_bytes = models.PositiveBigIntegerField(default=0, db_default=0)
+    """Transferred to sinks by saves."""
+    received_bytes = models.PositiveBigIntegerField(default=0, db_default=0)
+    """Transferred from sinks by restores."""
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["tenant_id", "period", "start"], name="one_usage_per_tenant_and_period")
+        ]
+        indexes = [models.Index(fields=["period", "start", "held_ms", "id"], name="usage_by_hours")]
+
+    def __str__(self) -> str:
+        return f"{self.tenant_id} {self.start}"
+
+    @property
+    def held_hours(self) -> float:
+        return self.held_ms / MS_PER_HOUR
+
+    @property
+    def cpu_hours(self) -> float:
+        return self.cpu_ns / NS_PER_HOUR
+
+    @property
+    def memory_gb_hours(self) -> float:
+        """GB of 1,000,000,000 bytes."""
+        return self.memory_byte_s / BYTE_S_PER_GB_HOUR
 
 
 class Role(models.TextChoices):

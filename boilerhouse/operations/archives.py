@@ -41,6 +41,7 @@ FORMAT, UNSIGNED_FORMAT = 2, 1
 KEPT = [
     # Events before the deployment, which records where their ids continue.
     "core.Event", "core.Deployment", "core.Node", "core.Settings", "core.ApiKey", "core.AuditEntry",
+    "core.TenantUsage",
     "pools.Workload", "pools.WorkloadVersion", "pools.RegistryCredential", "pools.ImagePull",
     # Containers and assignments before pools, whose count of waiting claims follows from them.
     "pools.Container", "tenants.Tenant", "tenants.Assignment", "pools.Pool", "pools.HostLease", "pools.HostCounter",

@@ -1,6 +1,6 @@
 from django.urls import path
 
-from tenants.api import backup_views, container_views, erasure_views, network_views, sync_views, views
+from tenants.api import backup_views, container_views, erasure_views, network_views, sync_views, usage_views, views
 
 urlpatterns = [
     path("tenants", views.TenantListView.as_view()),
@@ -26,5 +26,6 @@ urlpatterns = [
     path("containers/<str:container_id>", container_views.ContainerView.as_view()),
     path("containers/<str:container_id>/exec", container_views.ExecView.as_view()),
     path("containers/<str:container_id>/logs", container_views.LogsView.as_view()),
+    path("usage", usage_views.UsageView.as_view()),
     path("pools/<str:pool_id>/containers", container_views.PoolContainerListView.as_view()),
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from django.db.models import Exists, OuterRef, QuerySet
+from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from boilerhouse.core import clock, deployment_settings
 from syncing.models import MappingRestore, SinkProbe, SyncRun
@@ -20,7 +20,7 @@ def forget_old() -> int:
     """Delete finished runs, probes and ended assignments past their retention, except the newest run per tenant and
     spec, the newest assignment per tenant and pool, and proofs of restores by ended generations.
 
-    An assignment is kept as long as a run. Returns how many rows were deleted.
+    An assignment is kept as long as a run, and until its use is counted. Returns how many rows were deleted.
     """
     now, retention_s = clock.now(), deployment_settings.current().retention_s
     newer = SyncRun.objects.filter(
@@ -35,6 +35,7 @@ def forget_old() -> int:
     )
     ended = Assignment.objects.filter(
         Exists(later),
+        Q(is_counted=True) | Q(assigned_at=None),
         state=AssignmentState.ENDED,
         death=None,
         ended_at__lt=now - timedelta(seconds=retention_s["runs"]),

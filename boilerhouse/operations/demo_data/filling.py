@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
 from django.db import transaction
-from django.db.models import Model, ProtectedError
+from django.db.models import F, Model, ProtectedError
 from django.db.models.functions import Now
 
-from boilerhouse.core import clock, deployment
+from boilerhouse.core import clock, deployment, tenant_usage
 from boilerhouse.core.deployment import demo_data_file
 from boilerhouse.core.errors import Conflict
-from boilerhouse.core.models import ApiKey, AuditEntry, Event, Node, Process
+from boilerhouse.core.models import ApiKey, AuditEntry, Event, Node, Process, TenantUsage
+from boilerhouse.core.tenant_usage import Amounts, Key
 from boilerhouse.operations.demo_data import samples
 from boilerhouse.operations.demo_data.catalogue import POOLS, SPECS, TENANTS, WORKLOADS
 from boilerhouse.operations.demo_data.present import ELSEWHERE, Present
 from boilerhouse.operations.demo_data.rows import Rows
 from boilerhouse.process import processes
 from pools.models import Container, ContainerUsage, ImagePull, Pool, RegistryCredential, Workload
-from syncing.models import Credential, SavedState, SinkPlace
+from syncing.models import Credential, SavedState, SinkPlace, SyncRun
+from syncing.states import Direction
+from tenants import usage
 from tenants.models import Assignment, Tenant
+from tenants.states import AssignmentState
 
 OWN: tuple[type[Model], ...] = (Workload, Pool, Tenant, Credential, RegistryCredential, ApiKey)
 """What a deployment that takes demo data has none of."""
@@ -55,9 +60,24 @@ def fill(seed: int = 1, now: datetime | None = None) -> dict[str, int]:
         history = Present(rows).write()
         samples.write(rows, history)
         rows.write()
+        _count(rows)
         demo_data_file().write_text(json.dumps(_manifest(rows, seed)))
     return {"pools": len(POOLS), "tenants": len(TENANTS), "events": len(rows.of(Event)),
             "claims": len(rows.of(Assignment))}  # fmt: skip
+
+
+def _count(rows: Rows) -> None:
+    """What the tenants used, as the controller and the ends of runs would have counted it."""
+    Assignment.objects.filter(state=AssignmentState.ENDED).update(held_until=F("ended_at"))
+    Assignment.objects.filter(state=AssignmentState.RELEASE_FAILED).update(held_until=F("state_changed_at"))
+    usage.count(rows.now)
+    moved: dict[Key, Amounts] = defaultdict(Amounts)
+    for run in rows.of(SyncRun):
+        if run.finished_at and run.container_id:
+            is_upload = run.direction == Direction.UPLOAD
+            amounts = Amounts(**{"sent_bytes" if is_upload else "received_bytes": run.sent_bytes})
+            moved[run.tenant_id, tenant_usage.day_of(run.finished_at)] += amounts
+    tenant_usage.add(moved)
 
 
 def _check_empty() -> None:
@@ -102,6 +122,7 @@ def remove() -> None:
         Container.objects.filter(pool_id__in=pools).delete()
         SavedState.objects.filter(pool_id__in=pools, tenant_id__in=tenants).delete()
         Pool.objects.filter(pk__in=pools).delete()
+        TenantUsage.objects.filter(tenant_id__in=tenants).delete()
         Event.objects.filter(pk__range=(first, last)).delete()
         for model in LISTED:
             for pk in manifest[model._meta.label]:

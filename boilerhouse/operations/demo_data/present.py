@@ -56,7 +56,8 @@ class Present:
         versions = self._workloads()
         specs, mappings = self._pools_and_specs(versions)
         for tenant in TENANTS:
-            self.rows.add(Tenant, id=tenant.id, created_at=self._before(days=20))
+            at = self._before(days=20)
+            self.rows.add(Tenant, id=tenant.id, created_at=at, seen_at=at)
         history = History(self.rows, versions, specs, mappings)
         history.write_week()
         for tenant in TENANTS:
