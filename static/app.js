@@ -368,9 +368,9 @@ window.fullScreen = (button, name) => {
 
 // Questions: asked for when they are needed, because a text that came with the page tells of an earlier state.
 
-async function ask(form) {
+async function ask(form, button) {
   const url = new URL(form.getAttribute("action"), location.href);
-  url.search = new URLSearchParams(new FormData(form)).toString();
+  url.search = new URLSearchParams(new FormData(form, button)).toString();
   let answer;
   try {
     answer = await fetch(url, { headers: { "HX-Request": "true", "HX-Target": "question" } });
@@ -398,7 +398,7 @@ function guardTyped(place) {
 document.addEventListener("submit", (event) => {
   if (event.target.hasAttribute("data-ask")) {
     event.preventDefault();
-    ask(event.target);
+    ask(event.target, event.submitter);
     return;
   }
   if (event.target.method !== "get")

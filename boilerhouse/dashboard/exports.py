@@ -18,13 +18,13 @@ def wanted(request: HttpRequest) -> bool:
     return request.GET.get("format") == "csv"
 
 
-def as_csv(name: str, rows: Iterable[Any], columns: Columns) -> HttpResponse:
-    """A file of at most ``MAX_ROWS`` rows; text that a spreadsheet would read as a formula is quoted."""
+def as_csv(name: str, rows: Iterable[Any], columns: Columns, *, most: int = MAX_ROWS) -> HttpResponse:
+    """A file of at most ``most`` rows; text that a spreadsheet would read as a formula is quoted."""
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow([title for title, _ in columns])
     for number, row in enumerate(rows):
-        if number == MAX_ROWS:
+        if number == most:
             break
         writer.writerow([_cell(read(row)) for _, read in columns])
     answer = HttpResponse(text.getvalue(), content_type="text/csv; charset=utf-8")

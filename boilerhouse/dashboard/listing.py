@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,8 @@ class Choice:
 
     name: str
     label: str
-    lookup: str
+    lookup: str | Callable[[str], Q]
+    """The field that has the value, or the condition for it."""
     options: Sequence[tuple[str, str]]
 
 
@@ -66,10 +67,12 @@ class Listing:
         """
         self._query, self.sorts, self.choices = request.GET, dict(sorts or {}), list(choices)
         self.path, self.chips = request.path, list[Chip]()
+        self._filters = {choice.name for choice in choices} | set(fixed or {}) | {"q", "page"}
         for choice in choices:
             value = self._query.get(choice.name, "")
             if value in dict(choice.options):
-                rows = rows.filter(**{choice.lookup: value})
+                lookup = choice.lookup
+                rows = rows.filter(Q(**{lookup: value}) if isinstance(lookup, str) else lookup(value))
                 self._chip(choice.name, choice.label, dict(choice.options)[value])
         for name, (label, lookup) in (fixed or {}).items():
             if value := self._query.get(name, "").replace("\0", ""):
@@ -119,8 +122,8 @@ class Listing:
 
     @property
     def bare(self) -> str:
-        """The list without filters, in the same order."""
-        return f"?sort={self.sort}" if self._query.get("sort") else self.path
+        """The list without filters, in the same order and of the same section."""
+        return self._url(dict.fromkeys(self._filters))
 
     @property
     def hidden(self) -> list[tuple[str, str]]:

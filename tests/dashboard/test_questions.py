@@ -306,6 +306,7 @@ def test_every_action_asks_or_can_be_repeated():
         (asks if allowed else others).add(str(one.name))
     assert asks == {
         "tenant-release", "tenant-discard", "tenant-erase", "tenant-forget", "backup-put-back", "container-remove", "pool-drain",
+        "release-many",
         "pool-delete", "pool-release", "delete-spec", "sync-trigger", "delete-workload", "workload-refresh", "workload-roll-back", "revoke-key",
         "delete-credential", "delete-registry-credential", "user-disable", "user-end-sessions", "user-new-password",
     }  # fmt: skip

@@ -36,6 +36,7 @@ ADMIN_PAGES = {
     "users",
     "user",
     "rotate-key",
+    "usage",
 }
 ADMIN_ACTIONS = {
     "revoke-key", "delete-credential", "delete-registry-credential", "user-role", "user-disable", "user-enable",
@@ -52,10 +53,13 @@ VIEWER_PAGES = {
 }  # fmt: skip
 OPERATOR_ACTIONS = {
     "pool-configure", "pool-scale", "pool-pause", "pool-resume", "pool-drain", "pool-delete", "pool-release",
+    "release-many",
     "container-remove", "tenant-release", "tenant-discard", "tenant-erase", "tenant-forget", "backup-put-back", "run-cancel", "sync-trigger", "sync-probe",
     "delete-spec", "delete-workload", "workload-refresh", "workload-roll-back",
     "load-example", "use-built-in-s3",
 }  # fmt: skip
+OF_A_SESSION = {"bulk-release"}
+"""Tried where the session does what the page shows (``test_bulk_release``)."""
 PAGES = VIEWER_PAGES | OPERATOR_PAGES | ADMIN_PAGES
 SECRET = "CANARY-OF-A-SECRET"
 HOSTILE = "<script>alert(1)</script>"
@@ -89,7 +93,7 @@ def world(db, data_dir) -> dict[str, Any]:
             row.version, row.uid = held.version, held.uid
             row.config, row.endpoints = {"x": HOSTILE}, [{"name": "http", "host": "10.0.0.1", "port": 80}]
         if state == "ended":
-            row.ended_at, row.outcome = now, "released"
+            row.ended_at, row.outcome, row.was_assigned = now, "released", True
         row.save()
     run = None
     for state in ("queued", "running", "succeeded", "failed", "cancelled"):
@@ -153,7 +157,7 @@ def member(name: str, group: str | None, **more: Any) -> User:
 
 
 def test_every_route_is_known_here():
-    assert set(routes()) == OPEN | PAGES | ADMIN_ACTIONS | OPERATOR_ACTIONS | VIEWER_ACTIONS
+    assert set(routes()) == OPEN | OF_A_SESSION | PAGES | ADMIN_ACTIONS | OPERATOR_ACTIONS | VIEWER_ACTIONS
 
 
 @pytest.mark.parametrize("role", ["nobody", "customer", "viewer", "operator", "admin"])
@@ -204,7 +208,7 @@ def test_a_tenants_page_says_how_it_is(client, world, tenant):
         "a.b@c": ["Assigned", "In use:", "Sync now", "a save is overdue", "Secrets are never shown"],
         "going": ["Releasing", "Saving the state"],
         "stuck": ["Not saved", "Retry now", "Discard"],
-        "gone": ["No container assigned", "Nothing would be lost"],
+        "gone": ["Released", "Nothing is saved", "Previous claims", "Nothing would be lost"],
     }[tenant]
     for word in words:
         assert word in page

@@ -1,13 +1,11 @@
-"""Tenants: their assignments, and one tenant with its claim or release, its saves and its actions."""
+"""One tenant, with its claim or release, its saves and its actions."""
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from django.contrib import messages
-from django.db.models import Max
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
 from django.urls import reverse
@@ -18,19 +16,17 @@ from boilerhouse.core.errors import BoilerhouseError, Invalid, NotFound
 from boilerhouse.core.models import Role
 from boilerhouse.dashboard import badges, consequences, feeds
 from boilerhouse.dashboard.access import action, form_page, page, slow
-from boilerhouse.dashboard.listing import Choice, Listing
+from boilerhouse.dashboard.sections import tenant_history
 from boilerhouse.process import budgets
 from boilerhouse.web import response_bytes
-from pools.models import Pool
-from syncing.models import SavedState, SyncRun
+from syncing.models import SyncRun
 from syncing.states import Direction, SyncRunState
-from tenants import backups, deaths, errors, idle, previews, releases, state_erasure, status, syncs, validation
+from tenants import backups, errors, idle, previews, releases, state_erasure, status, syncs, validation
 from tenants.models import Assignment, Tenant
 from tenants.states import AssignmentState, ReleaseStep
 
-RUNS = 25
-EVENTS = 20
-BACKUPS = 20
+RUNS = 10
+BACKUPS = 10
 LOST = (errors.StateMissing.code, errors.StateMoved.code)
 STEPS = {
     "": "Waiting for a worker",
@@ -45,54 +41,30 @@ SAVED_STEPS = (ReleaseStep.SAVED, ReleaseStep.DESTROYING, ReleaseStep.WIPING)
 CLAIM_STEPS = ("Container assigned", "State restored, config and secrets written", "Ready for the tenant")
 
 
-def last_saves(tenants: list[str]) -> dict[str, datetime]:
-    """The time of each tenant's last save."""
-    rows = SavedState.objects.current().filter(tenant_id__in=tenants).values("tenant_id")
-    return {row["tenant_id"]: row["at"] for row in rows.annotate(at=Max("saved_at")).order_by()}
-
-
-@page()
-def tenant_list(request: HttpRequest) -> HttpResponse:
-    pools = [(pk, pk) for pk in Pool.objects.order_by("pk").values_list("pk", flat=True)]
-    states = [(state.value, badges.ASSIGNMENT[state].word) for state in AssignmentState if state != "ended"]
-    rows = Listing(
-        request,
-        Assignment.objects.live(),
-        choices=[Choice("state", "state", "state", states), Choice("pool", "pool", "pool_id", pools)],
-        search=["tenant__id"],
-        sorts={"tenant": "tenant_id", "state": "state", "pool": "pool_id", "since": "created_at"},
-        default="-since",
-    )
-    shown = list(rows)
-    saves = last_saves([assignment.tenant_id for assignment in shown])
-    lines = [
-        (assignment, badges.ASSIGNMENT[AssignmentState(assignment.state)], saves.get(assignment.tenant_id))
-        for assignment in shown
-    ]
-    context: dict[str, Any] = {"list": rows, "lines": lines, "known": Tenant.objects.count()}
-    return render(request, "pages/tenants.html", context)
-
-
 @page()
 def tenant(request: HttpRequest, tenant_id: str) -> HttpResponse:
     validation.check_tenant_id(tenant_id)
     known = Tenant.objects.filter(pk=tenant_id).first()
     runs = list(SyncRun.objects.filter(tenant_id=tenant_id).select_related("spec").order_by("-created_at")[:RUNS])
-    saved = last_saves([tenant_id]).get(tenant_id)
+    saves = tenant_history.saves_of(tenant_id)
+    saved = saves.at
     if known is None and not runs and saved is None:
         raise NotFound(f"There is no tenant {tenant_id}.")
     held = Assignment.objects.live().select_related("pool", "version").filter(tenant_id=tenant_id).first()
-    last = Assignment.objects.filter(tenant_id=tenant_id).order_by("-created_at").first()
+    claims = tenant_history.claims_of(tenant_id)
+    last = claims[0] if claims else None
     claim_error = status.claim_error(last)
     running = [run for run in runs if run.state in (SyncRunState.RUNNING, SyncRunState.QUEUED)]
     periodic_saves = list(syncs.periodic_saves(tenant_id)) if held else []
-    now = timezone.now()
+    feed = feeds.newest(tenant_history.EVENTS, tenant_id=tenant_id)
+    now, (month, days) = timezone.now(), tenant_history.usage_of(tenant_id)
     context: dict[str, Any] = {
         "tenant_id": tenant_id, "tenant": known, "held": held, "last": last, "saved": saved, "now": now,
         "badge": _badge(held, claim_error), "claim_error": claim_error,
-        "death": deaths.last_of(tenant_id),
+        "death": tenant_history.death_of(last),
         "steps": _steps(held), "usual_ms": _usual_ms(held),
         "step": STEPS.get(held.step, held.step) if held else "",
+        "endpoints": held.endpoints if held and held.state == AssignmentState.ASSIGNED and held.container_id else [],
         "due": idle.due_at(held) if held else None,
         "runs": [(run, badges.RUN[SyncRunState(run.state)], badges.run_verb(run)) for run in runs],
         "running": [(run, badges.RUN[SyncRunState(run.state)], badges.run_verb(run)) for run in running],
@@ -102,7 +74,9 @@ def tenant(request: HttpRequest, tenant_id: str) -> HttpResponse:
         "interval_s": min(((beat.spec.interval_ms or 0) // 1000 for beat in periodic_saves), default=0),
         "is_saved": held is not None and not held.discard and held.step in SAVED_STEPS,
         "has_specs": bool(held and held.pool.sync_specs.exists()),
-        "events": feeds.newest(EVENTS, tenant_id=tenant_id),
+        "saves": saves, "claims": tenant_history.ended(claims), "month": month, "days": days,
+        "feed": feed, "chapters": tenant_history.chapters(feed, claims),
+        "ended_why": tenant_history.ended_why(last) if last else "",
         "backups": list(backups.of_tenant(tenant_id).order_by("-created_at")[:BACKUPS]),
         "kept_for_s": deployment_settings.current().retention_s["backups"],
         "uses": [*budgets.of_tenant(tenant_id, held.container_id), response_bytes.use_of(tenant_id)] if held else [],
