@@ -270,6 +270,15 @@ def try_again(pool_id: str) -> None:
     Pool.objects.filter(pk=pool_id).update(**AGAIN)
 
 
+def start_now(pool_id: str) -> None:
+    """End the back-off and retry a halted roll, because somebody says that the cause is over. Raises PoolNotFound."""
+    with recording():
+        lock_pool(pool_id)
+        try_again(pool_id)
+        audit.record("pool.start", pool_id)
+        enqueue("pool", "pools.tasks.refill", pool_id)
+
+
 def resume(pool_id: str) -> None:
     """End a pause or a drain, and retry immediately what had failed.
 

@@ -40,7 +40,7 @@ function show(state, words) {
 
 function connect() {
   if (!isLive()) {
-    show("live", "Ready");
+    document.getElementById("conn")?.setAttribute("hidden", ""); // nothing arrives at a form
     return;
   }
   const filters = main().dataset.events || "";
@@ -254,18 +254,25 @@ try {
   /* no zone: UTC */
 }
 
+const CLOCKS = {
+  minute: { hour12: false, hour: "2-digit", minute: "2-digit" },
+  day: { hour12: false, day: "2-digit", month: "short", hour: "2-digit", minute: "2-digit" },
+};
+
 function inZone() {
   // what the server writes is UTC
   if (document.body.dataset.times !== "local") return;
   for (const time of document.querySelectorAll("time[data-clock]:not([data-local])")) {
     const at = new Date(time.dateTime);
+    const clock = time.dataset.clock;
     time.textContent =
-      time.dataset.clock === "date"
+      clock === "date"
         ? at.toLocaleString([], { hour12: false })
-        : at.toLocaleTimeString([], { hour12: false });
+        : at.toLocaleTimeString([], CLOCKS[clock] || { hour12: false });
     time.title = `${at.toLocaleString()} (${time.title})`;
     time.dataset.local = "";
   }
+  for (const zone of document.querySelectorAll("[data-zone]")) zone.textContent = "local time";
 }
 
 // What a click does -----------------------------------------------------------------------------------
@@ -301,8 +308,8 @@ document.addEventListener("click", (event) => {
   if (button.id === "pause") {
     isPaused = !isPaused;
     missed = 0;
-    button.setAttribute("aria-pressed", String(isPaused));
-    button.querySelector("span").textContent = isPaused ? "Updates are paused" : "Pause updates";
+    button.querySelector("use").setAttribute("href", isPaused ? "#i-play" : "#i-pause");
+    button.querySelector("span").textContent = isPaused ? "Resume updates" : "Pause updates";
     show(isPaused ? "paused" : socket && socket.readyState === 1 ? "live" : "waiting");
     if (!isPaused) refresh();
   }

@@ -90,13 +90,21 @@
             ctx.save();
             ctx.strokeStyle = mark;
             ctx.setLineDash([2, 3]);
-            for (const [at] of charts.get(plot).marks) {
+            ctx.fillStyle = ink;
+            ctx.textBaseline = "top";
+            ctx.font = `${11 * devicePixelRatio}px ${getComputedStyle(document.body).fontFamily}`;
+            let free = bbox.left; // where the next name fits
+            for (const [at, name] of [...charts.get(plot).marks].sort((one, other) => one[0] - other[0])) {
               const x = Math.round(u.valToPos(at, "x", true));
               if (x < bbox.left || x > bbox.left + bbox.width) continue;
               ctx.beginPath();
               ctx.moveTo(x, bbox.top);
               ctx.lineTo(x, bbox.top + bbox.height);
               ctx.stroke();
+              const wide = ctx.measureText(name).width + 6 * devicePixelRatio;
+              if (x < free || x + wide > bbox.left + bbox.width) continue;
+              ctx.fillText(name, x + 3 * devicePixelRatio, bbox.top + 2);
+              free = x + wide;
             }
             const { limit } = charts.get(plot);
             if (limit) {

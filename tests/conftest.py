@@ -190,12 +190,14 @@ def call(client: Any, db: None, data_dir: Path) -> Call:
 @pytest.fixture(autouse=True)
 def _forget_deployment() -> Iterator[None]:
     yield
+    from django.core.cache import cache
     from django.db import connection
 
     from boilerhouse.core import deployment
     from boilerhouse.process import processes
     from boilerhouse.web import response_bytes
 
+    cache.clear()
     deployment._checked.cache_clear()
     response_bytes.ledger.clear()
     # A beat may wait for what the test's own transaction holds, which is taken back only after this.

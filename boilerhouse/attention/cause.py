@@ -85,6 +85,8 @@ class Cause:
     """The pools that it affects; empty if it affects the deployment."""
     spec_ids: tuple[str, ...] = ()
     """The sync specs that it affects."""
+    credential_id: str = ""
+    """The stored credential with which the sink was asked, if any."""
     workload_id: str = ""
     """The workload whose spec is the cause, if any."""
     unsaved: tuple[str, ...] = ()

@@ -10,7 +10,6 @@ from django.db.models import Max, Min
 
 from boilerhouse.attention.cause import Cause, Kind, Severity, Thing
 from boilerhouse.attention.words import count, listed, sentence
-from boilerhouse.core import clock
 from boilerhouse.core.models import Event
 from pools.models import Container, Pool, PoolStatus
 from pools.states import ContainerHealth, ContainerState, PoolState, Trouble
@@ -35,7 +34,7 @@ OF_POOL = {
 
 
 def rows() -> list[Row]:
-    return [(pool, pool.status()) for pool in Pool.objects.with_counts().select_related("failed_pull")]
+    return [(pool, pool.status()) for pool in Pool.objects.with_counts().select_related("failed_pull").order_by("pk")]
 
 
 def present(pools: Sequence[Row]) -> list[Cause]:
@@ -121,7 +120,7 @@ def _waiting(pools: Sequence[Row]) -> list[Cause]:
     waiting = Assignment.objects.filter(state=AssignmentState.PENDING, container_ref=None)
     waiting = waiting.filter(pool_id__in=[pool.pk for pool, _ in stuck]).order_by()
     since = dict(waiting.values_list("pool_id").annotate(Min("created_at")))
-    return [_stuck(pool, status, since.get(pool.pk, clock.now())) for pool, status in stuck]
+    return [_stuck(pool, status, since.get(pool.pk, pool.updated_at)) for pool, status in stuck]
 
 
 def _stuck(pool: Pool, status: PoolStatus, since: datetime) -> Cause:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from boilerhouse.attention.cause import Cause, Kind, Thing
 from boilerhouse.attention.words import age, count, sentence
 from boilerhouse.core import clock, nodes
-from boilerhouse.core.models import FailingStep, Lease
+from boilerhouse.core.models import FailingStep, Lease, Node, QueueHealth
 from boilerhouse.queues.service import unserved_queues
 
 GONE_AFTER = timedelta(seconds=15)
@@ -21,18 +21,20 @@ def present() -> list[Cause]:
 
 def _nodes() -> list[Cause]:
     silent = nodes.silent()
-    waiting = nodes.waiting_tasks() if silent else {}
-    causes = []
-    for node, seconds in silent.items():
-        tasks = f"{count(waiting[node], 'task')} wait" if waiting.get(node) else "Its work waits"
-        causes.append(
-            Cause(
-                key=f"node:{node}", kind=Kind.NODE_LOST, what="Node {} has no worker", thing=Thing.NODE, subject=node,
-                why=f"No heartbeat from its workers for {age(seconds)}.",
-                effect=f"{tasks}: no other node can do it.", since=clock.now() - timedelta(seconds=seconds),
-            )
-        )  # fmt: skip
-    return causes
+    if not silent:
+        return []
+    waiting = nodes.waiting_tasks()
+    last = dict(Node.objects.filter(pk__in=silent).values_list("pk", "heartbeat_at"))
+    return [_silent(node, seconds, waiting.get(node, 0), last.get(node)) for node, seconds in silent.items()]
+
+
+def _silent(node: str, seconds: int, waiting: int, last: datetime | None) -> Cause:
+    tasks = f"{count(waiting, 'task')} {'waits' if waiting == 1 else 'wait'}" if waiting else "Its work waits"
+    return Cause(
+        key=f"node:{node}", kind=Kind.NODE_LOST, what="Node {} has no worker", thing=Thing.NODE, subject=node,
+        why=f"No heartbeat from its workers for {age(seconds)}.", effect=f"{tasks}: no other node can do it.",
+        since=last or clock.now(),
+    )  # fmt: skip
 
 
 def _controller() -> list[Cause]:
@@ -50,13 +52,15 @@ def _controller() -> list[Cause]:
 
 
 def _queues() -> list[Cause]:
+    unserved = unserved_queues()
+    last = dict(QueueHealth.objects.filter(pk__in=unserved).values_list("name", "served_at")) if unserved else {}
     return [
         Cause(
             key=f"queue:{name}", kind=Kind.QUEUE_UNSERVED, what="Queue {} is not served", thing=Thing.PROCESS,
             subject=name, why=f"No worker has served it for {age(seconds)} although one is running.",
-            effect="Its tasks wait. The worker's log says why.", since=clock.now() - timedelta(seconds=seconds),
+            effect="Its tasks wait. The worker's log says why.", since=last.get(name, clock.now()),
         )
-        for name, seconds in unserved_queues().items()
+        for name, seconds in unserved.items()
     ]  # fmt: skip
 
 

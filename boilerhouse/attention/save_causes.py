@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from django.core.cache import cache
 from django.db.models import Min, OuterRef, Q, QuerySet, Subquery, Value
 from django.db.models.functions import Coalesce
 
@@ -28,6 +29,7 @@ from tenants import syncs
 from tenants.models import Assignment
 from tenants.states import AssignmentState, ReleaseStep
 
+LATE, COUNTED_S = "overdue-specs", 15
 MOST = 1000
 """How many unsaved tenants are read."""
 LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
@@ -84,9 +86,7 @@ def present() -> list[Cause]:
     for row in unsaved()[:MOST]:
         _place(row, specs.get(row.failed_spec), sinks, refused, alone)
     now = clock.now()
-    for save in syncs.periodic_saves():
-        if not save.is_overdue(now):
-            continue
+    for save in _overdue():
         if save.spec.pk in refused:
             refused[save.spec.pk].overdue.append(save)
         elif sinks[places.key(save.spec)].failing:
@@ -99,6 +99,30 @@ def present() -> list[Cause]:
     causes += [_of_refused(specs[pk], sink, now) for pk, sink in refused.items()]
     causes += [_of_tenants(rows) for rows in alone.values()]
     return causes + [_of_overdue(specs[pk], saves, now) for pk, saves in late.items()]
+
+
+def alerts() -> int:
+    """How many sinks fail, and how many further specs have overdue saves: fit for a badge of every page.
+
+    The overdue ones are counted at most every ``COUNTED_S`` seconds by each process.
+    """
+    columns = ("pk", "sink", "place", "place_state", "sink_health")
+    specs = SyncSpec.objects.filter(Q(sink_health__state="unhealthy") | Q(place_state__in=places.REFUSED))
+    sinks = {places.key(spec) for spec in specs.only(*columns)}
+    late: list[tuple[str, str]] | None = cache.get(LATE)
+    if late is None:
+        _overdue()
+        late = cache.get(LATE, [])
+    return len(sinks) + len({pk for pk, sink in late if sink not in sinks})
+
+
+def _overdue() -> list[syncs.PeriodicSave]:
+    """The overdue saves, whose specs are kept for ``alerts``."""
+    now = clock.now()
+    overdue = [save for save in syncs.periodic_saves() if save.is_overdue(now)]
+    specs = {save.spec.pk: save.spec for save in overdue}
+    cache.set(LATE, [(pk, places.key(spec)) for pk, spec in specs.items()], COUNTED_S)
+    return overdue
 
 
 def is_refused(spec: SyncSpec) -> bool:
@@ -134,7 +158,7 @@ def _failing_since(specs: list[SyncSpec]) -> dict[str, datetime]:
 
 
 def _of_sink(key: str, sink: _Sink, since: dict[str, datetime], now: datetime) -> Cause:
-    first = min(sink.failing, key=lambda spec: since.get(spec.pk, now))
+    first = min(sink.failing, key=lambda spec: since.get(spec.pk, spec.updated_at))
     health = first.sink_health
     code, detail = str(health.get("code") or ""), str(health.get("detail") or "")
     why = explain(code, detail, str(first.sink.get("type") or ""))
@@ -148,8 +172,9 @@ def _of_sink(key: str, sink: _Sink, since: dict[str, datetime], now: datetime) -
         why=why.text,
         effect=" ".join(filter(None, [_waits(sink.unsaved), _at_risk(sink.overdue, now), _restores(sink.failing)])),
         detail=detail,
-        since=since.get(first.pk, now),
+        since=since.get(first.pk, first.updated_at),
         **_affected(sink.failing, sink),
+        credential_id=first.credential_id or "",
         remedy=why.remedy,
     )
 
@@ -179,12 +204,12 @@ def _of_refused(spec: SyncSpec, sink: _Sink, now: datetime) -> Cause:
     return Cause(
         key=f"place:{spec.pk}",
         kind=Kind.SINK_DOWN,
-        what="{} may not transfer anything",
+        what="{} is blocked",
         thing=Thing.SYNC_SPEC,
         subject=spec.pk,
         why=f"{why.text} {spec.place_detail}".strip(),
         effect=" ".join(filter(None, [_waits(sink.unsaved), _at_risk(sink.overdue, now), _restores([spec])])),
-        since=min([_failing_since([spec]).get(spec.pk, now), *waiting]),
+        since=min([_failing_since([spec]).get(spec.pk, spec.updated_at), *waiting]),
         **_affected([spec], sink),
         remedy=why.remedy,
     )

@@ -12,6 +12,7 @@ from django.utils import timezone
 WIDTH, HEIGHT = 600.0, 120.0
 RANGES = {"1h": timedelta(hours=1), "6h": timedelta(hours=6), "24h": timedelta(hours=24), "7d": timedelta(days=7)}
 POINTS = 240
+CLOCKS = {"day": "%d %b %H:%M", "minute": "%H:%M", "second": "%H:%M:%S"}
 TABLE_ROWS = 12
 Point = tuple[datetime, float]
 
@@ -37,8 +38,10 @@ class Chart:
     gaps: list[tuple[float, float]]
     description: str
     """The text for screen readers."""
-    rows: list[tuple[str, list[str]]]
+    rows: list[tuple[datetime, list[str]]]
     is_empty: bool
+    clock: str
+    """How precise its times are: ``day`` (with the date), ``minute`` or ``second``."""
     data: str
     """The samples as JSON, for the chart's cursor in the browser."""
     limit: str = ""
@@ -113,13 +116,13 @@ def chart(
                 fills.append(f"M{x(run[0][0])} {HEIGHT}L{inside} {x(run[-1][0])} {HEIGHT}Z")
         lines.append(Line(name, "ab"[number], drawn, fills))
     newest = {name: points[-1][1] for name, points in points_of.items() if points}
-    form = "%d %b %H:%M" if length > timedelta(days=1) else "%H:%M" if length > timedelta(minutes=8) else "%H:%M:%S"
+    clock = "day" if length > timedelta(days=1) else "minute" if length > timedelta(minutes=8) else "second"
+    form = CLOCKS[clock]
     ticks = [(start + length * part / 4).strftime(form) for part in range(5)]
     first = next(iter(points_of.values()), [])
     sample = first[:: max(1, len(first) // TABLE_ROWS)]
     rows = [
-        (at.strftime(form), [show(_near(points, at)) if points else "not known" for points in points_of.values()])
-        for at, _ in sample
+        (at, [show(_near(points, at)) if points else "not known" for points in points_of.values()]) for at, _ in sample
     ]
     ranges = [
         f"{name} between {show(min(v for _, v in points))} and {show(max(v for _, v in points))}"
@@ -137,6 +140,7 @@ def chart(
         "; ".join(ranges) or "no samples",
         rows,
         not newest,
+        clock,
         _data(points_of, quiet, (start, end), unit, marks, top, limit[0] if limit else None),
         limit[1] if limit else "",
         y(limit[0]) if limit else 0.0,

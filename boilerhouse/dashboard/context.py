@@ -11,6 +11,7 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils import timezone
 
+from boilerhouse.attention import save_causes
 from boilerhouse.core.models import Role
 from boilerhouse.core.roles import role_of
 from boilerhouse.dashboard.access import may
@@ -79,7 +80,7 @@ def _nav(path: str) -> list[NavItem]:
         item("Overview", "i-gauge", "overview"),
         item("Pools", "i-boxes", "pools", count=len(pools), alerts=sum(1 for error in pools if error)),
         item("Tenants", "i-users", "tenants", count=counts["assigned"], alerts=counts["release_failed"]),
-        item("Sync", "i-arrow-down-up", "sync"),
+        item("Sync", "i-arrow-down-up", "sync", alerts=save_causes.alerts()),
         item("Workloads", "i-blocks", "workloads", is_optional=True),
         item("Activity", "i-activity", "activity", is_optional=True),
         item("Settings", "i-settings", "settings", is_optional=True),

@@ -36,7 +36,7 @@ def health_alias(request: HttpRequest) -> HttpResponse:
 
 @page()
 def overview(request: HttpRequest) -> HttpResponse:
-    shown = {**read_overview(), "first": first_steps.of_deployment(request)}
+    shown = {**read_overview(request), "first": first_steps.of_deployment(request)}
     name = "first_steps" if shown["first"] and not shown["rows"] else "overview"
     return render(request, f"dashboard/{name}.html", shown)
 

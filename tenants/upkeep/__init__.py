@@ -14,7 +14,7 @@ from tenants.upkeep.releases import (
 )
 from tenants.upkeep.retention import forget_old
 from tenants.upkeep.runs import bury_dead_runs
-from tenants.upkeep.sinks import probe_sink, retry_saves
+from tenants.upkeep.sinks import probe_sink, retry_saves, retry_saves_of
 
 __all__ = [
     "abort_overdue_claims",
@@ -34,6 +34,7 @@ __all__ = [
     "retire_unheld",
     "retry_failed_saves",
     "retry_saves",
+    "retry_saves_of",
     "serve_waiters",
     "thaw_forgotten",
 ]

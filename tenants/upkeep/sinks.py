@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
+from boilerhouse.core import audit
+from boilerhouse.core.events import recording
 from boilerhouse.process.steps import each
 from syncing import services as syncing
 from syncing.models import SyncSpec
@@ -25,3 +29,17 @@ def retry_saves(spec_id: str) -> int:
     pools = {other.pool_id for other in syncing.sharing(spec)}
     rows = Assignment.objects.filter(state=AssignmentState.RELEASE_FAILED, pool_id__in=pools)
     return each(rows, releases.retry)
+
+
+def retry_saves_of(tenant_ids: Collection[str]) -> int:
+    """Retry these tenants' failed saves immediately, in the caller's transaction. Returns how many there were."""
+    rows = Assignment.objects.filter(state=AssignmentState.RELEASE_FAILED, tenant_id__in=tenant_ids)
+    return sum(_retry_recorded(row) for row in rows)
+
+
+def _retry_recorded(assignment: Assignment) -> bool:
+    with recording():
+        moved = releases.retry(assignment)
+        if moved:
+            audit.record("tenant.retry_save", assignment.tenant_id)
+    return moved

@@ -13,10 +13,11 @@ from django.db.models import F
 from django.urls import reverse
 from django.utils import timezone
 
+from boilerhouse.attention import causes
+from boilerhouse.attention.cause import Kind
 from boilerhouse.core import deployment, nodes
 from boilerhouse.core.models import Event, Node, Process
 from boilerhouse.core.states import NodeState
-from boilerhouse.dashboard import overview
 from boilerhouse.operations import doctor
 from boilerhouse.operations.metrics import DatabaseCollector
 from boilerhouse.process import processes
@@ -63,7 +64,7 @@ def test_a_silent_node_is_said_everywhere_and_so_is_its_return(data_dir, setting
     event = Event.objects.get(type="node.silent")
     assert event.payload["node"] == "there"
     assert any("the node there" in one[1] for one in doctor._processes())
-    assert [one.subject for one in overview.needs([]) if "Node" in one.what] == ["there"]
+    assert [one.subject for one in causes.present() if one.kind == Kind.NODE_LOST] == ["there"]
     [family] = [one for one in DatabaseCollector().collect() if one.name == "boilerhouse_node_silent"]
     found = {sample.labels["node"]: sample.value for sample in family.samples}
     assert found == {"there": 1.0, deployment.node_id(): 0.0}

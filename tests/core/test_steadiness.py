@@ -16,12 +16,12 @@ from django.urls import reverse
 from django.utils import timezone
 from django_q.models import OrmQ
 
+from boilerhouse.attention import causes
 from boilerhouse.controller import controller, engine_watch
 from boilerhouse.core import clock
 from boilerhouse.core.deployment import node_id
 from boilerhouse.core.errors import Unavailable
 from boilerhouse.core.models import FailingStep, Lease, Process
-from boilerhouse.dashboard import overview
 from boilerhouse.operations import health
 from boilerhouse.process import processes
 from boilerhouse.process import steps as core_steps
@@ -83,7 +83,7 @@ def test_a_step_that_always_fails_leaves_the_others_their_turn_and_is_said(steps
     assert (row.name, row.error) == ("breaks", "OverflowError")
     assert "test_steadiness.py" in row.detail
     assert health.failing_steps() == ["breaks"]
-    assert [need.subject for need in overview.needs([])] == ["breaks"]
+    assert [cause.subject for cause in causes.present()] == ["breaks"]
 
     monkeypatch.setattr(controller, "STEPS", [(0.0, lambda: 0)])
     steps.attempt("breaks", lambda: 0)

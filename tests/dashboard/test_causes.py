@@ -151,7 +151,7 @@ def test_a_spec_that_may_not_use_its_place_is_a_cause_of_its_own():
     unsaved("alice", pool, spec)
     (cause,) = causes.present()
 
-    assert cause.title == "s may not transfer anything"
+    assert cause.title == "s is blocked"
     assert cause.why == "Another sync spec saves to the same location (location_conflict). t/ is in use by other."
     assert cause.unsaved == ("alice",)
 

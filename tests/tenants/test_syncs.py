@@ -167,13 +167,13 @@ def test_the_oldest_save_counts_every_mapping(pool):
 
 def test_the_oldest_save_is_measured_and_an_overdue_one_needs_somebody(pool, client):
     """The age of the last complete save, in the metrics and on the overview (P13)."""
+    from boilerhouse.attention import causes
     from boilerhouse.core.api_keys import create_key
     from boilerhouse.core.models import Role
-    from boilerhouse.dashboard import overview
 
     make_sync_spec(pool, id="notes", interval_ms=MINUTE_MS)
     make_held(pool, "fresh", minutes=0.5)
-    assert not overview.needs([])
+    assert not causes.present()
     make_held(pool, "late", minutes=10)
     key = create_key(name="prometheus", role=Role.VIEWER)[1]
     lines = client.get("/api/v1/metrics", headers={"Authorization": f"Bearer {key}"}).content.decode().splitlines()
@@ -181,12 +181,12 @@ def test_the_oldest_save_is_measured_and_an_overdue_one_needs_somebody(pool, cli
 
     assert 600 <= float(figures[f'boilerhouse_sync_oldest_unsaved_seconds{{pool="{pool.pk}"}}']) < 660
     assert float(figures[f'boilerhouse_sync_overdue_tenants{{pool="{pool.pk}"}}']) == 1
-    (need,) = overview.needs([])
-    assert (need.what, need.subject) == ("Saves of {} are overdue", "notes")
-    assert "late would lose changes of the last 10 min" in need.why
+    (cause,) = causes.present()
+    assert cause.title == "Saves of notes are overdue"
+    assert "late would lose changes of the last 10 min" in cause.effect
     make_held(pool, "later", minutes=20)
-    (need,) = overview.needs([])
-    assert "2 tenants would lose changes of the last 20 min" in need.why
+    (cause,) = causes.present()
+    assert "2 tenants would lose changes of the last 20 min" in cause.effect
 
 
 def test_a_sync_of_a_tenants_key_counts_as_several_requests(pool, call, settings):

@@ -18,11 +18,11 @@ from django.utils import timezone
 
 from boilerhouse.core.errors import BoilerhouseError, Conflict, FieldError, Invalid
 from boilerhouse.core.models import Event, Role
-from boilerhouse.dashboard import charts, conflicts, consequences, feeds, questions, rolls
+from boilerhouse.dashboard import charts, comparison, conflicts, consequences, feeds, needs, questions, rolls
 from boilerhouse.dashboard.access import action, back, form_page, page
 from boilerhouse.dashboard.forms import ApiForm
 from boilerhouse.dashboard.listing import Choice, Listing
-from boilerhouse.dashboard.overview import WORST_FIRST, PoolRow, pool_needs, pool_rows
+from boilerhouse.dashboard.overview import WORST_FIRST, PoolRow, pool_rows
 from boilerhouse.dashboard.questions import Question
 from boilerhouse.dashboard.scale_effects import ScaleEffect
 from boilerhouse.dashboard.table_order import TableOrder
@@ -39,6 +39,8 @@ from tenants.states import LIVE
 ANSWER = ("csrfmiddlewaretoken", "asked", "typed", "next")
 TABS = (("containers", "Containers"), ("usage", "Usage"), ("configuration", "Configuration"), ("timeline", "Timeline"))
 TIMELINE = 30
+ATTENTION = "attention"
+"""The filter that the overview's figure links to."""
 MARKED, MARKS = ("pool.scaled", "pool.warning"), 50
 
 
@@ -59,7 +61,9 @@ def pool_list(request: HttpRequest) -> HttpResponse:
     wanted = request.GET.get("q", "").strip()
     shown = [row for row in rows if wanted.lower() in row.pool.pk or wanted.lower() in row.pool.name.lower()]
     state = request.GET.get("state", "")
-    if state:
+    if state == ATTENTION:
+        shown = [row for row in shown if row.needs_attention]
+    elif state:
         shown = [row for row in shown if row.status.state == state]
     order = TableOrder(request, SORTS)
     context = {
@@ -70,11 +74,13 @@ def pool_list(request: HttpRequest) -> HttpResponse:
         "state": state,
         "states": _states(rows),
     }
-    return render(request, "pages/pools.html", {**context, "needs": pool_needs(rows)})
+    found = needs.of_pools(request, [(row.pool, row.status) for row in rows])
+    return render(request, "pages/pools.html", {**context, "needs": found})
 
 
 def _states(rows: list[PoolRow]) -> list[tuple[str, str]]:
-    return sorted({(row.status.state.value, row.status.state.label) for row in rows})
+    states = sorted({(row.status.state.value, row.status.state.label) for row in rows})
+    return [(ATTENTION, "Needs attention"), *states]
 
 
 def containers_of(rows: QuerySet[Container]) -> QuerySet[Container]:
@@ -86,10 +92,10 @@ def containers_of(rows: QuerySet[Container]) -> QuerySet[Container]:
 def _context(request: HttpRequest, pool: Pool, tab: str) -> dict[str, Any]:
     """Context of every tab of a pool's page."""
     row = PoolRow(pool, pool.status(), roll=rolls.of_pools([pool]).get(pool.pk))
-    needs = pool_needs([row])
-    reasons = {need.why for need in needs}
+    found = needs.of_pool(request, pool, row.status)
+    reasons = {need.cause.why for need in found}
     return {
-        "pool": pool, "row": row, "status": row.status, "tab": tab, "tabs": TABS, "badge": row.badge, "needs": needs,
+        "pool": pool, "row": row, "status": row.status, "tab": tab, "tabs": TABS, "badge": row.badge, "needs": found,
         "warnings": [warning for warning in row.status.warnings if warning.detail not in reasons],
         "held": row.status.claimed + pool.release_failed,
         "asked": ScaleEffect(pool, row.status, request.GET.get("target")),
@@ -110,6 +116,7 @@ def pool(request: HttpRequest, pool_id: str) -> HttpResponse:
         case "usage":
             span = charts.asked_range(request.GET.get("range"))
             context |= {"span": span, "spans": list(charts.RANGES), "charts": _charts(pool, span)}
+            context["weeks"] = comparison.of(pool_id)
         case "configuration":
             context["form"] = pool_form(render_pool(pool))
         case "timeline":
@@ -252,18 +259,12 @@ def configure(request: HttpRequest, pool_id: str) -> str | HttpResponse:
     kept = {name: value for name, value in (network or {}).items() if name != "egress"}
     if (keeps_mine := conflicts.wish(request)) is not None:
         form.combine(request.POST, pool_form(render_pool(pool)), keeps_mine=keeps_mine)
-        return render(
-            request, "pages/pool.html", {**_context(request, pool, "configuration"), "form": form, "is_combined": True}
-        )
+        return _configuration(request, pool, form, 200, is_combined=True)
     data = form.read(request.POST, workloadId=pool.workload_id, network=kept)
     if data is None:
-        return render(
-            request, "pages/pool.html", {**_context(request, pool, "configuration"), "form": form}, status=422
-        )
+        return _configuration(request, pool, form, 422)
     if form.meet(request.POST, pool_form(render_pool(pool)), *conflicts.last_change("pool", pool_id)):
-        return render(
-            request, "pages/pool.html", {**_context(request, pool, "configuration"), "form": form}, status=409
-        )
+        return _configuration(request, pool, form, 409)
     if question := _asks_first(request, pool, data["idle_timeout_ms"]):
         return questions.show(request, question)
     data.pop("workload_id")
@@ -272,10 +273,14 @@ def configure(request: HttpRequest, pool_id: str) -> str | HttpResponse:
         services.update_pool(pool_id, name=data.pop("name", None), **data)
     except (Invalid, Conflict) as error:
         form.add(error)
-        return render(
-            request, "pages/pool.html", {**_context(request, pool, "configuration"), "form": form}, status=422
-        )
+        return _configuration(request, pool, form, 422)
     return f"{pool_id} saved."
+
+
+def _configuration(request: HttpRequest, pool: Pool, form: ApiForm, status: int, **more: Any) -> HttpResponse:
+    """The pool's page with this form."""
+    context = {**_context(request, pool, "configuration"), "form": form, **more}
+    return render(request, "pages/pool.html", context, status=status)
 
 
 def _asks_first(request: HttpRequest, pool: Pool, timeout_ms: int) -> Question | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -11,21 +10,23 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.utils import timezone
 
+from boilerhouse.attention import causes, save_causes
 from boilerhouse.core.models import Event
 from boilerhouse.core.text import lines
-from boilerhouse.dashboard import badges, charts, exports
+from boilerhouse.dashboard import badges, charts, exports, failures, needs, sink_strips
 from boilerhouse.dashboard.access import action, page
 from boilerhouse.dashboard.bounded_counts import up_to
 from boilerhouse.dashboard.listing import Choice, Listing
-from boilerhouse.dashboard.overview import sync_needs
+from boilerhouse.dashboard.sink_strips import Strip
 from boilerhouse.dashboard.templatetags.ui import size
-from syncing.models import SinkProbe, SyncRun, SyncSpec, sent
+from syncing.models import SyncRun, SyncSpec, sent
+from syncing.sink_words import explain
 from syncing.states import UNFINISHED, Direction, SyncRunState, Trigger
 from tenants import errors, syncs
 
 SHOWN_RUNNING = 20
+SHOWN_UNSAVED = 50
 CHARTED = 10_000
-PROBES = 48
 COLUMNS: exports.Columns = [
     ("id", lambda run: run.pk), ("spec", lambda run: run.spec_id), ("tenant", lambda run: run.tenant_id),
     ("generation", lambda run: run.generation), ("direction", lambda run: run.direction),
@@ -43,23 +44,23 @@ def with_badges(runs: Any) -> list[tuple[SyncRun, badges.Badge, str]]:
     return [(run, badges.RUN[SyncRunState(run.state)], badges.run_verb(run)) for run in runs]
 
 
-def probed(specs: list[SyncSpec]) -> list[tuple[SyncSpec, badges.Badge, list[SinkProbe], str]]:
-    """Each spec with its last probes, oldest first, and the problem of its sink."""
-    since = timezone.now() - timedelta(hours=24)
-    rows: dict[str, list[SinkProbe]] = defaultdict(list)
-    for probe in SinkProbe.objects.filter(spec__in=specs, at__gte=since).order_by("at"):
-        rows[probe.spec_id].append(probe)
-    return [(spec, badges.sink(spec), rows[spec.pk][-PROBES:], badges.sink_detail(spec)) for spec in specs]
+def checked(specs: list[SyncSpec]) -> list[tuple[SyncSpec, badges.Badge, Strip]]:
+    """Each spec with the state of its sink and the checks of the last day."""
+    strips = sink_strips.of_specs([spec.pk for spec in specs])
+    return [(spec, badges.sink(spec), strips[spec.pk]) for spec in specs]
+
+
+def not_saved() -> list[tuple[Any, str]]:
+    """Released tenants whose state is not saved, longest first, each with the cause."""
+    return [(row, explain(row.outcome, row.outcome_detail).text) for row in save_causes.unsaved()[:SHOWN_UNSAVED]]
 
 
 @page()
 def monitor(request: HttpRequest) -> HttpResponse:
-    day = timezone.now() - timedelta(hours=24)
     specs = list(SyncSpec.objects.order_by("pk"))
     unfinished = SyncRun.objects.unfinished().order_by("state", "created_at")
     finished = SyncRun.objects.filter(finished_at__isnull=False)
-    recent = SyncRun.objects.filter(created_at__gte=day)
-    totals = {"all": up_to(recent), "failed": up_to(recent.failed())}
+    recent = SyncRun.objects.filter(created_at__gte=timezone.now() - timedelta(hours=24))
     states = [(state.value, badges.RUN[state].word) for state in SyncRunState if state not in UNFINISHED]
     rows = Listing(
         request,
@@ -80,8 +81,9 @@ def monitor(request: HttpRequest) -> HttpResponse:
     span = charts.asked_range(request.GET.get("range", "24h"))
     context: dict[str, Any] = {
         "list": rows, "runs": with_badges(rows), "running": with_badges(unfinished[:SHOWN_RUNNING]), "count": count,
-        "totals": totals, "sinks": probed(specs), "needs": sync_needs(), "span": span, "spans": list(charts.RANGES),
-        "charts": _charts(span),
+        "total": up_to(recent), "failures": failures.of_last_day(), "sinks": checked(specs), "unsaved": not_saved(),
+        "unsaved_count": save_causes.unsaved().count(), "span": span, "spans": list(charts.RANGES),
+        "charts": _charts(span), "needs": needs.of(causes.of_saves(), request),
     }  # fmt: skip
     return render(request, "pages/sync.html", context)
 

@@ -15,12 +15,12 @@ from django.utils.dateparse import parse_datetime
 from boilerhouse.core.errors import BoilerhouseError, Conflict, FieldError, Invalid, PreconditionFailed
 from boilerhouse.core.ids import check_same_id
 from boilerhouse.core.models import Role
-from boilerhouse.dashboard import badges, conflicts, consequences
+from boilerhouse.dashboard import badges, conflicts, consequences, needs, saved_toast
 from boilerhouse.dashboard.access import action, back, form_page, page, slow
 from boilerhouse.dashboard.documents import Document, get
 from boilerhouse.dashboard.forms import check_version, version_of
 from boilerhouse.dashboard.listing import Choice, Listing
-from boilerhouse.dashboard.pages.sync import probed, with_badges
+from boilerhouse.dashboard.pages.sync import checked, with_badges
 from boilerhouse.dashboard.sections import sync_specs as sections
 from pools.models import Pool
 from syncing import places, services
@@ -55,14 +55,15 @@ def spec_list(request: HttpRequest) -> HttpResponse:
 def spec(request: HttpRequest, spec_id: str) -> HttpResponse:
     spec = find_spec(spec_id)
     runs = SyncRun.objects.filter(spec=spec)
-    _, health, probes, trouble = probed([spec])[0]
+    [(_, health, strip)] = checked([spec])
     context: dict[str, Any] = {
         "spec": spec, "aliases": sorted(places.names_of(spec) - {places.spelling(spec)}),
-        "mappings": list(spec.mappings.all()), "badge": health, "probes": probes,
-        "is_refused": spec.place_state in places.REFUSED, "trouble": trouble,
+        "mappings": list(spec.mappings.all()), "badge": health, "strip": strip,
+        "is_refused": spec.place_state in places.REFUSED,
         "checked_at": parse_datetime(str(spec.sink_health.get("checkedAt", ""))),
         "runs": with_badges(runs.order_by("-created_at")[:RUNS]),
         "failed": runs.failed().filter(created_at__gte=timezone.now() - timedelta(hours=24)).count(),
+        "needs": needs.of_spec(request, spec.pk),
     }  # fmt: skip
     return render(request, "pages/sync_spec.html", context)
 
@@ -138,7 +139,7 @@ def _store(request: HttpRequest, document: Document, spec: SyncSpec | None, mark
             if pool is None:
                 raise Invalid(FieldError("/poolId", "There is no such pool.", "not_found"))
             made = services.create_spec(id=data.get("id"), name=data.get("name"), pool=pool, **body.parts())
-            messages.success(request, f"Sync spec {made.pk} created. It takes effect with the next claim.")
+            saved_toast.tell(request, f"Sync spec {made.pk} created. It takes effect with the next claim.", made.pk)
             return str(made.pk)
         check_same_id(data, spec.pk)
         if data["pool_id"] != spec.pool_id:
@@ -154,7 +155,7 @@ def _store(request: HttpRequest, document: Document, spec: SyncSpec | None, mark
     except (Invalid, Conflict) as error:
         document.add(error)
         return None
-    messages.success(request, f"{spec.pk} saved.")
+    saved_toast.tell(request, f"{spec.pk} saved.", spec.pk)
     return str(spec.pk)
 
 

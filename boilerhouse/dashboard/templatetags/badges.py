@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from django import template
 
-from boilerhouse.dashboard import badges
+from boilerhouse.dashboard import badges, charts
 from boilerhouse.dashboard.templatetags.ui import duration_ms
 from pools.models import Container
 from pools.states import ContainerState
@@ -21,6 +23,12 @@ def container_badge(container: Container) -> badges.Badge:
 @register.filter
 def health_badge(container: Container) -> badges.Badge:
     return badges.health(container)
+
+
+@register.filter
+def chart_time(value: datetime, clock: str) -> str:
+    """A time of a chart's table, as precise as its axis."""
+    return value.strftime(charts.CLOCKS[clock])
 
 
 @register.filter

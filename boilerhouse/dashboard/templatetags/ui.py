@@ -378,10 +378,3 @@ def _scaled(payload: dict[str, Any]) -> str:
     if changed := payload.get("changed"):
         return f"was changed: {', '.join(changed).replace('_', ' ')}"
     return next((text for name, text in words.items() if payload.get(name)), "has changed")
-
-
-@register.filter
-def need_parts(what: str) -> tuple[str, str]:
-    """The text before and after the subject of an issue."""
-    before, _, after = what.partition("{}")
-    return before, after
