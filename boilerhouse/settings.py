@@ -278,7 +278,7 @@ Q_CLUSTER: dict[str, Any] = {
 }
 
 INSTALLED_APPS = [
-    "django.contrib.admin",
+    "boilerhouse.dashboard.admin_config.SiteConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -370,6 +370,7 @@ USE_TZ = True
 TIME_ZONE = "UTC"
 LANGUAGE_CODE = "en-us"
 USE_I18N = False
+FORMAT_MODULE_PATH = ["boilerhouse.dashboard.formats"]
 
 # Static files are served from the sources, without a build step.
 STATIC_URL = f"{BOILERHOUSE_BASE_PATH}/static/"

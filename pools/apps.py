@@ -3,6 +3,7 @@ from django.apps import AppConfig
 
 class PoolsConfig(AppConfig):
     name = "pools"
+    verbose_name = "Pools and containers"
 
     def ready(self) -> None:
         from boilerhouse.core import deployment

@@ -3,6 +3,7 @@ from django.apps import AppConfig
 
 class SyncingConfig(AppConfig):
     name = "syncing"
+    verbose_name = "Saved state"
 
     def ready(self) -> None:
         from pools.services import spec_checks

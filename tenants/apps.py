@@ -3,6 +3,7 @@ from django.apps import AppConfig
 
 class TenantsConfig(AppConfig):
     name = "tenants"
+    verbose_name = "Tenants"
 
     def ready(self) -> None:
         from django.db.models.signals import pre_delete

@@ -22,11 +22,6 @@ from boilerhouse.core.models import (
     TenantUsage,
 )
 
-admin.site.site_header = "Boilerhouse"
-admin.site.site_title = "Boilerhouse"
-admin.site.index_title = "Everything in the database"
-admin.site.site_url = "/"
-
 
 @admin.register(Event)
 class EventAdmin(ReadOnlyAdmin):

@@ -10,6 +10,7 @@ from django.contrib import admin
 from django.contrib.auth import get_user_model, login
 from django.contrib.auth import views as auth
 from django.contrib.auth.forms import PasswordChangeForm, SetPasswordForm
+from django.contrib.auth.views import redirect_to_login
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
 from django.middleware.csrf import REASON_MALFORMED_REFERER, REASON_NO_CSRF_COOKIE, REASON_NO_REFERER
@@ -143,7 +144,10 @@ class SetPassword(auth.PasswordResetConfirmView):
 
 
 def admin_login(request: HttpRequest) -> HttpResponse:
-    return admin.site.login(request)
+    """Its form is that of the dashboard; who sends Django's own is judged in the same way."""
+    if request.method == "POST":
+        return admin.site.login(request)
+    return redirect_to_login(transport.path_of_ours(request.GET.get("next", ""), request) or reverse("admin:index"))
 
 
 admin_login.lane = "sign-in"  # type: ignore[attr-defined]

@@ -15,7 +15,8 @@ from django.utils import timezone
 from django.utils.html import format_html, format_html_join, strip_tags
 from django.utils.safestring import SafeString
 
-from boilerhouse.core.models import Event
+from boilerhouse.core.models import Event, Role
+from boilerhouse.core.roles import reaches
 from boilerhouse.dashboard.json_colours import coloured
 
 register = template.Library()
@@ -187,8 +188,9 @@ def empty_list(
 @register.simple_tag(takes_context=True)
 def admin_link(context: Any, row: Any) -> SafeString:
     """The object in the Django admin, for users who may see it there."""
-    meta, user = row._meta, context["request"].user
-    if not user.has_perm(f"{meta.app_label}.view_{meta.model_name}"):
+    meta, request = row._meta, context["request"]
+    may_look = request.user.has_perm(f"{meta.app_label}.view_{meta.model_name}")
+    if not may_look or not reaches(getattr(request, "role", None), Role.ADMIN):
         return SafeString("")
     url = reverse(f"admin:{meta.app_label}_{meta.model_name}_change", args=[row.pk])
     return format_html('<dt>Admin</dt><dd><a href="{}">View in admin</a></dd>', url)
