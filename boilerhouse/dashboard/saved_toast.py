@@ -7,7 +7,7 @@ from django.http import HttpRequest
 
 from boilerhouse.core.events import afterwards
 from syncing.models import SyncSpec
-from syncing.sink_words import explain
+from syncing.sink_words import Explanation, explain
 
 
 def tell(request: HttpRequest, text: str, spec_id: str) -> None:
@@ -24,5 +24,10 @@ def _tell(request: HttpRequest, text: str, spec_id: str) -> None:
     if spec is None or health.get("state") != "unhealthy":
         messages.success(request, text)
         return
-    why = explain(str(health.get("code") or ""), str(health.get("detail") or ""), str(spec.sink.get("type") or ""))
-    messages.warning(request, f"{text.rstrip('.')}, but the sink refuses: {why.text}")
+    messages.warning(request, f"{text.rstrip('.')}, but the sink refuses: {why(spec).text}")
+
+
+def why(spec: SyncSpec) -> Explanation:
+    """Why the last check of the spec's sink failed."""
+    health = spec.sink_health
+    return explain(str(health.get("code") or ""), str(health.get("detail") or ""), str(spec.sink.get("type") or ""))

@@ -226,3 +226,19 @@ def test_a_node_without_workers_leads_to_the_processes(operator):
     (need,) = needs_of(text_of(operator.get("/")))
     assert "Node " in need
     assert 'href="/settings/"' in need
+
+
+def test_a_tenants_own_page_says_the_cause_and_retries_only_what_failed(operator):
+    pool = make_pool()
+    spec = make_sync_spec(pool, sink_health=WRONG_KEY)
+    row = unsaved("alice", pool, spec)
+    page = text_of(operator.get("/tenants/alice/"))
+    (need,) = needs_of(page)
+    assert "The secret key is wrong (403 SignatureDoesNotMatch)." in need
+    assert 'name="asked" value="retry"' in page
+
+    row.delete()
+    make_held(pool, "alice")
+    answer = operator.post("/tenants/alice/release", {"asked": "retry"})  # of the page as it was
+    assert answer.status_code == 409
+    assert Assignment.objects.get().state == "assigned"

@@ -208,13 +208,12 @@ def delete_spec(request: HttpRequest, spec_id: str) -> HttpResponse:
 @action(acts="Writes to the sink; its result is stored, and shown on the spec's page.")
 def probe(request: HttpRequest, spec_id: str) -> HttpResponse:
     """Test the sink now with the steps of a save and a restore."""
+    upkeep.probe_sink(find_spec(spec_id).pk)
     spec = find_spec(spec_id)
-    upkeep.probe_sink(spec.pk)
-    health = find_spec(spec_id).sink_health
-    if health.get("state") == "healthy":
+    if spec.sink_health.get("state") == "healthy":
         messages.success(request, SAVE_WORKS)
     else:
-        messages.error(request, f"The sink is unhealthy: {health.get('detail', 'no reason is known')}")
+        messages.error(request, f"Nothing can be saved there: {saved_toast.why(spec).text}")
     return back(request)
 
 

@@ -14,7 +14,7 @@ from django.utils import timezone
 from boilerhouse.core import deployment_settings
 from boilerhouse.core.errors import BoilerhouseError, Invalid, NotFound
 from boilerhouse.core.models import Role
-from boilerhouse.dashboard import badges, consequences, feeds
+from boilerhouse.dashboard import badges, consequences, feeds, needs
 from boilerhouse.dashboard.access import action, form_page, page, slow
 from boilerhouse.dashboard.sections import tenant_history
 from boilerhouse.process import budgets
@@ -80,6 +80,7 @@ def tenant(request: HttpRequest, tenant_id: str) -> HttpResponse:
         "backups": list(backups.of_tenant(tenant_id).order_by("-created_at")[:BACKUPS]),
         "kept_for_s": deployment_settings.current().retention_s["backups"],
         "uses": [*budgets.of_tenant(tenant_id, held.container_id), response_bytes.use_of(tenant_id)] if held else [],
+        "needs": needs.of_tenant(request, tenant_id) if held else [],
         "verdict": _verdict(held), "has_lost_state": last is not None and last.outcome in LOST,
     }  # fmt: skip
     return render(request, "pages/tenant.html", context)
