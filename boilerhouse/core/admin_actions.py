@@ -14,6 +14,7 @@ from django.urls import reverse
 from django.utils.text import capfirst
 
 from boilerhouse.core import context
+from boilerhouse.core.admin_quantities import in_words
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.models import Role
 from boilerhouse.core.roles import reaches, role_of
@@ -30,6 +31,16 @@ class ReadOnlyAdmin(admin.ModelAdmin[Any]):
     page_argument = "pk"
     list_per_page = 50
     show_full_result_count = False
+
+    def get_list_display(self, request: HttpRequest) -> Any:
+        return in_words(super().get_list_display(request))
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        return in_words(super().get_fields(request, obj))
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        named = in_words(field.name for field in self.opts.fields)
+        return [*super().get_readonly_fields(request, obj), *filter(callable, named)]
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False

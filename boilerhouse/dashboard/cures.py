@@ -13,7 +13,7 @@ from typing import Any
 from rest_framework import serializers
 
 from boilerhouse.core.errors import FieldError
-from boilerhouse.dashboard.quantities import KINDS
+from boilerhouse.core.quantities import KINDS
 
 MISSING = frozenset({"required", "null", "blank", "empty"})
 NUMBERS = frozenset({"invalid", "min_value", "max_value", "max_string_length", "overflow"})

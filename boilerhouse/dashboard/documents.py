@@ -22,10 +22,10 @@ from rest_framework import serializers
 
 from boilerhouse.api.parsers import check_body
 from boilerhouse.core.errors import BoilerhouseError, FieldError, Invalid
+from boilerhouse.core.quantities import KINDS
 from boilerhouse.dashboard import cures
 from boilerhouse.dashboard.conflicts import Conflict, combined, compare
 from boilerhouse.dashboard.forms import as_json
-from boilerhouse.dashboard.quantities import KINDS
 from boilerhouse.web.problems import field_errors
 
 MAX_ROWS = 40

@@ -17,9 +17,9 @@ from rest_framework import serializers
 from boilerhouse.core.bounds import MAX_ID, natural
 from boilerhouse.core.errors import BoilerhouseError, FieldError, Invalid, PreconditionFailed
 from boilerhouse.core.events import afterwards
+from boilerhouse.core.quantities import DURATION
 from boilerhouse.dashboard import cures
 from boilerhouse.dashboard.conflicts import Conflict, compare
-from boilerhouse.dashboard.quantities import DURATION
 from boilerhouse.web.problems import field_errors
 
 

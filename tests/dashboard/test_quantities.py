@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from boilerhouse.dashboard.quantities import DURATION, SIZE
+from boilerhouse.core.quantities import DURATION, SIZE
+from tests.make import make_pool, make_sync_spec
+from tests.pages import text_of
 
 
 @pytest.mark.any_database
@@ -42,3 +44,19 @@ def test_a_duration_is_shown_as_it_can_be_typed(ms):
 def test_a_size_is_shown_in_the_largest_unit_that_is_exact(mb, shown):
     assert SIZE.show(mb) == shown
     assert SIZE.parse(shown) == mb
+
+
+def test_the_admin_shows_durations_and_sizes_with_their_units(admin_client, data_dir):
+    pool = make_pool("p", idle_timeout_ms=5_400_000)
+    make_sync_spec(pool, id="s", interval_ms=300_000)
+    page = text_of(admin_client.get("/admin/pools/pool/p/change/"))
+    assert "90 min" in page
+    assert "5400000" not in page
+    for path in ("/admin/syncing/syncspec/", "/admin/tenants/syncspec/"):
+        answer = admin_client.get(path)
+        if answer.status_code == 200:
+            assert "5 min" in text_of(answer)
+            assert "300000" not in text_of(answer)
+            break
+    else:
+        pytest.fail("no list of sync specs")

@@ -63,7 +63,7 @@ def sections_of(*, is_new: bool) -> Sections:
             Section("When", (
                 Part("onClaim", "Restore on claim", kind="flag"),
                 Part("onRelease", "Save on release", kind="flag"),
-                Part("intervalMs", "Save while in use, every", "Leave empty for no periodic save", "ms"),
+                Part("intervalMs", "Save while in use, every", "Leave empty for no periodic save. At least 5 s", "ms"),
                 Part("quiesce", "Saves while in use", kind="choice", options=QUIESCE, default="freeze"),
                 Part("allowManualTrigger", "Allow manual sync", kind="flag", default=True),
             ), path="policy"),
