@@ -17,6 +17,7 @@ from pools.models import (
     HostCounter,
     HostLease,
     ImagePull,
+    LastOutput,
     NetworkReport,
     Pool,
     PoolUsage,
@@ -109,6 +110,13 @@ class TombstoneAdmin(ReadOnlyAdmin):
     list_filter = ("fault",)
     search_fields = ("id", "pool_id", "tenant_id")
     date_hierarchy = "at"
+
+
+@admin.register(LastOutput)
+class LastOutputAdmin(ReadOnlyAdmin):
+    list_display = ("tombstone_id", "size", "at")
+    search_fields = ("tombstone__id", "tombstone__pool_id", "tombstone__tenant_id")
+    exclude = ("log",)
 
 
 @admin.register(HostLease)

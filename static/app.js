@@ -165,7 +165,26 @@ document.addEventListener("htmx:responseError", (event) => {
   main().prepend(note);
   for (const button of main().querySelectorAll("form button")) button.disabled = true;
 });
+// A part that is loaded by itself says when that takes long, and when it failed.
+document.addEventListener("htmx:beforeRequest", (event) => {
+  const part = event.detail.target?.closest?.("[data-part]");
+  if (part) part.closest(".card").setAttribute("aria-busy", "true");
+});
+document.addEventListener("htmx:afterRequest", (event) => {
+  const part = event.detail.target?.closest?.("[data-part]");
+  if (!part) return;
+  part.closest(".card").removeAttribute("aria-busy");
+  if (event.detail.successful) return;
+  part.innerHTML =
+    '<div class="card-b"><p class="note t-error" role="alert"><svg class="s" aria-hidden="true"><use href="#s-error"/></svg><span></span></p></div>';
+  const why = event.detail.xhr?.status ? `The server answered ${event.detail.xhr.status}.` : "No answer.";
+  part.querySelector("span").textContent = `This part could not be loaded. ${why} Reload it to try again.`;
+});
 document.addEventListener("htmx:beforeSwap", (event) => {
+  if (event.detail.target?.closest?.("[data-part]") && /^\s*<!doctype/i.test(event.detail.xhr.responseText)) {
+    event.detail.shouldSwap = false; // the login page
+    location.reload();
+  }
   // Signed out meanwhile: the login page must not be put into this one.
   if (
     event.detail.elt.id === "main" &&

@@ -158,7 +158,7 @@ class FakeRuntime(ContainerRuntime):
         name = image.removeprefix("sha256:")
         if name in self.absent:
             raise errors.ImageMissing(f"No such image: {image}")
-        return Image(f"sha256:{name}", self.declared.get(name, ()))
+        return Image(f"sha256:{name}", self.declared.get(name, ()), size_bytes=5_000_000)
 
     def pull(self, reference: Reference, login: RegistryLogin | None = None, patience_s: float = 120) -> Pull:
         self._check()

@@ -17,7 +17,7 @@ from boilerhouse.core.roles import reaches, role_of
 GROUPS: dict[str, tuple[str, ...]] = {
     "Pools and containers": (
         "pools.Pool", "pools.Container", "pools.Workload", "pools.WorkloadVersion", "pools.ImagePull",
-        "pools.Tombstone",
+        "pools.Tombstone", "pools.LastOutput",
     ),
     "Tenants": ("tenants.Tenant", "tenants.Assignment", "tenants.Death"),
     "Saved state": (

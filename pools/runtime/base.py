@@ -67,6 +67,8 @@ class Image:
     """Its digests in registries: ``repository@sha256:…``."""
     entrypoint: tuple[str, ...] = ()
     command: tuple[str, ...] = ()
+    size_bytes: int = 0
+    """Its layers, of which other images may share some; 0 if the engine does not say."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,9 @@ SIGNING_IN = {
     "one-time-login": "a GET, with a transaction of its own",
     "set-password": "inside, by its class",
 }
-OUTSIDE = {"pool-release", "sync-probe", "tenant-erase"}
+OUTSIDE = {
+    "pool-release", "release-many", "sync-probe", "tenant-erase", "pool-claim", "load-example", "use-built-in-s3", "node-backup",
+}  # fmt: skip
 """They say why in their decorator."""
 EDITORS = {"new-workload", "edit-workload", "new-spec", "edit-spec", "settings-deployment"}
 """Their forms are read from their pages."""

@@ -297,7 +297,7 @@ def test_every_action_asks_or_can_be_repeated():
     """A6: what neither asks nor is listed here fails, so that a new action is thought about."""
     harmless = {
         "pool-configure", "pool-scale", "pool-pause", "pool-resume", "run-cancel", "sync-probe", "set-theme", "set-times",
-        "logout", "user-role", "user-enable", "account-end-session", "account-end-others",
+        "logout", "user-role", "user-enable", "account-end-session", "account-end-others", "node-backup",
         "load-example", "use-built-in-s3",
         "need-retry", "need-start",
     }  # fmt: skip

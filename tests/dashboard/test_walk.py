@@ -40,10 +40,11 @@ ADMIN_PAGES = {
 }
 ADMIN_ACTIONS = {
     "revoke-key", "delete-credential", "delete-registry-credential", "user-role", "user-disable", "user-enable",
-    "user-end-sessions", "user-new-password",
+    "user-end-sessions", "user-new-password", "node-backup",
 }  # fmt: skip
 VIEWER_ACTIONS = {"account-end-session", "account-end-others"}
 OPERATOR_PAGES = {
+    "node", "node-part",
     "container-logs", "terminal", "tenant-sync", "new-pool", "new-workload", "edit-workload", "new-spec",
     "edit-spec", "pool-claim",
 }  # fmt: skip
@@ -129,7 +130,7 @@ def world(db, data_dir) -> dict[str, Any]:
     return {
         "pool_id": "p1", "container_id": held.pk, "idle": idle.pk, "tenant_id": "a.b@c", "spec_id": "s1",
         "workload_id": "w1", "run_id": run.pk, "key_id": key.pk, "credential_id": "c1", "registry_credential_id": "r1", "backup_id": backup.pk, "pool": pool,
-        "user_id": member("colleague", "viewer", is_staff=True).pk, "handle": "none",
+        "user_id": member("colleague", "viewer", is_staff=True).pk, "handle": "none", "part": "now",
     }  # fmt: skip
 
 
@@ -228,6 +229,7 @@ def test_what_waits_for_the_engine_or_a_sink_takes_no_thread_of_the_others(world
 
     slow = {name for name in PAGES | OPERATOR_ACTIONS if lane(url_of(name, world)) == "slow"}
     assert slow == {
+        "node-part",
         "container", "container-logs", "new-spec", "edit-spec", "sync-probe", "new-workload",
         "edit-workload", "tenant-sync", "pool-claim", "load-example", "use-built-in-s3",
     }  # fmt: skip
@@ -508,7 +510,7 @@ def test_queries_do_not_grow_with_rows(client, world, django_assert_max_num_quer
             container_ref=one.pk, assigned_at=timezone.now(),
         )  # fmt: skip
         emit("pool.scaled", pool_id="p1")
-    for name in sorted(PAGES - {"container-logs", "pool-effect"}):
+    for name in sorted(PAGES - {"container-logs", "pool-effect", "node-part"}):
         client.get(url_of(name, world))  # what a process keeps for a while, such as the weeks, is read
         with django_assert_max_num_queries(34) as counted:
             assert client.get(url_of(name, world)).status_code == 200
@@ -523,7 +525,7 @@ def test_a_refresh_is_the_navigation_and_what_the_page_shows(client, world, monk
     now = timezone.now()
     monkeypatch.setattr("django.utils.timezone.now", lambda: now)
     client.force_login(User.objects.create_superuser("ada"))
-    for name in sorted(PAGES - {"container-logs", "pool-effect"}):
+    for name in sorted(PAGES - {"container-logs", "pool-effect", "node-part"}):
         whole = client.get(url_of(name, world))
         part = client.get(url_of(name, world), headers=REFRESH)
         assert part.status_code == whole.status_code == 200, name

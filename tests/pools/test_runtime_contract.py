@@ -98,6 +98,7 @@ def test_an_image_is_found_by_name_and_by_id(engine):
     found = engine.runtime.find_image(images.EXAMPLE_IMAGE)
     assert found.id.startswith("sha256:")
     assert engine.runtime.find_image(found.id).id == found.id
+    assert found.size_bytes > 0
     with pytest.raises(errors.ImageMissing):
         engine.runtime.find_image(NO_IMAGE)
 

@@ -101,6 +101,7 @@ def _image(document: dict[str, Any]) -> Image:
         tuple(document.get("RepoDigests") or ()),
         tuple(config.get("Entrypoint") or ()),
         tuple(config.get("Cmd") or ()),
+        int(document.get("Size") or 0),
     )
 
 
