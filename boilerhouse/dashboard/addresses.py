@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from django.http import HttpRequest, QueryDict
 
 LONGEST = 200
-PLACE = ("page", "before", "after", "seen", "format")
+PLACE = ("page", "before", "after", "until", "seen", "format")
 """Where in a list a page is. A link that changes a filter begins at the newest row."""
 
 
@@ -35,6 +35,11 @@ class Address:
     def place(self, **changes: str | None) -> str:
         """The same list, filtered alike, at another place or as a file."""
         return self._url({**dict.fromkeys(PLACE), **changes})
+
+    def before(self, name: str) -> str:
+        """The query of the same list up to this parameter, which follows it."""
+        url = self.url(**{name: None})
+        return f"{url[1:]}&" if url.startswith("?") else ""
 
     def hidden(self, *shown: str) -> list[tuple[str, str]]:
         """The parameters that a filter form carries along unseen: all but those that it ``shown`` as fields."""

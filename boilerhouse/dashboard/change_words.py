@@ -17,14 +17,17 @@ from syncing.models import Credential, SyncRun, SyncSpec
 from tenants.models import Tenant
 
 NOUNS = {
-    "api_key": "API key", "container": "Container", "credential": "Credential", "deployment": "Deployment",
-    "pool": "Pool", "registry-credential": "Registry credential", "settings": "Settings", "sync_run": "Sync run",
+    "api_key": "API key", "backup": "Backup", "cause": "Cause", "container": "Container", "credential": "Credential",
+    "deployment": "Deployment", "notification": "Notification rule", "pool": "Pool",
+    "registry-credential": "Registry credential", "settings": "Settings", "sync_run": "Sync run",
     "sync_spec": "Sync spec", "tenant": "Tenant", "user": "User", "workload": "Workload",
 }  # fmt: skip
 VERBS = {
     "create": "created", "update": "changed", "delete": "deleted", "revoke": "revoked", "pause": "paused",
     "resume": "resumed", "drain": "drained", "scale": "scaled", "release": "released", "claim": "claimed",
-    "remove": "removed", "cancel": "cancelled", "rotate": "rotated",
+    "remove": "removed", "cancel": "cancelled", "rotate": "rotated", "mute": "muted", "unmute": "unmuted",
+    "disable": "disabled", "enable": "enabled", "test": "tested", "resend": "sent again", "take": "taken",
+    "invite": "invited", "start": "started", "stop": "stopped", "restart": "restarted", "roll_back": "rolled back",
 }  # fmt: skip
 ACTIONS = {
     "container.exec": "Command run in container",
@@ -33,10 +36,7 @@ ACTIONS = {
     "deployment.rotate_secrets": "Stored secrets encrypted anew",
     "settings.update": "Settings changed",
     "sync_spec.trigger": "Sync of all tenants started by",
-    "user.disable": "User disabled",
-    "user.enable": "User enabled",
     "user.end_sessions": "Sessions ended of user",
-    "user.invite": "User invited",
     "user.reset_password": "Password reset of user",
     "user.role": "Role changed of user",
     "tenant.claim": "Container claimed for",
@@ -44,12 +44,16 @@ ACTIONS = {
     "tenant.forget_state": "Lost state written off of",
     "tenant.network": "Network policy changed of",
     "tenant.restore_backup": "Backup restored of",
+    "tenant.retry_save": "Save retried of",
     "tenant.sync": "Sync started of",
     "workload.refresh": "Image checked of workload",
 }
 """What is not a noun and its verb."""
 PARTS = {
-    "configuration": ("Configuration", ("pool.", "workload.", "sync_spec.", "settings.", "deployment.")),
+    "configuration": (
+        "Configuration",
+        ("pool.", "workload.", "sync_spec.", "settings.", "deployment.", "notification.", "cause.", "backup."),
+    ),
     "access": ("Access", ("api_key.", "credential.", "registry-credential.", "user.")),
     "tenants": ("Tenants", ("tenant.", "sync_run.")),
     "containers": ("Containers", ("container.",)),
@@ -66,6 +70,7 @@ _PAGES: dict[str, tuple[Any, str]] = {
 }  # fmt: skip
 _SECRETS = {"secretAccessKey", "secret"}
 _HIDDEN = {"generation"}
+TENANT = "Tenant id"
 IN_A_LINE = 3
 """Differences that a row names; the details have all."""
 
@@ -148,7 +153,13 @@ def changes(entries: Iterable[AuditEntry]) -> list[Change]:
             there[kind] = {str(pk) for pk in model.objects.filter(pk__in=ids).values_list("pk", flat=True)}
     if gone := {entry.object_id for entry in entries if entry.kind == "container"} - there.get("container", set()):
         there["container"] |= {str(pk) for pk in Tombstone.objects.filter(pk__in=gone).values_list("pk", flat=True)}
-    return [Change(one, _url(one, there), list(differences(one.before, one.after))) for one in entries]
+    return [Change(one, _url(one, there), _differences(one)) for one in entries]
+
+
+def _differences(entry: AuditEntry) -> list[Difference]:
+    """Without the tenant of a container, whom its row names with a link."""
+    found = differences(entry.before, entry.after)
+    return [one for one in found if entry.kind != "container" or one.name != TENANT]
 
 
 def _url(entry: AuditEntry, there: dict[str, set[str]]) -> str:

@@ -6,8 +6,10 @@ import csv
 import io
 import json
 from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from typing import Any
 
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 
 MAX_ROWS = 10_000
@@ -23,9 +25,7 @@ def as_csv(name: str, rows: Iterable[Any], columns: Columns, *, most: int = MAX_
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow([title for title, _ in columns])
-    for number, row in enumerate(rows):
-        if number == most:
-            break
+    for row in rows[:most] if isinstance(rows, QuerySet) else islice(rows, most):
         writer.writerow([_cell(read(row)) for _, read in columns])
     answer = HttpResponse(text.getvalue(), content_type="text/csv; charset=utf-8")
     answer["Content-Disposition"] = f'attachment; filename="{name}.csv"'

@@ -14,6 +14,7 @@ from django.http import HttpRequest, QueryDict
 from boilerhouse.dashboard.bounded_counts import BoundedPaginator
 
 PER_PAGE = 50
+UNTIL = "until"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +61,14 @@ class Listing:
         default: str = "",
         per_page: int = PER_PAGE,
         filled: Sequence[str] = (),
+        until: str = "",
     ) -> None:
         """``fixed`` maps additional parameters to (label, lookup), set only by links; ``sorts`` maps names to fields.
 
-        ``filled`` are fields without empty values in ``rows``: then an index can provide their order.
+        ``filled`` are fields without empty values in ``rows``: then an index can provide their order. ``until`` is what
+        links to other pages give as the parameter of that name, so that pages do not shift while rows arrive.
         """
+        self._until = until
         self._query, self.sorts, self.choices = request.GET, dict(sorts or {}), list(choices)
         self.path, self.chips = request.path, list[Chip]()
         self._filters = {choice.name for choice in choices} | set(fixed or {}) | {"q", "page"}
@@ -112,11 +116,13 @@ class Listing:
     def _url(self, changes: Mapping[str, str | None]) -> str:
         query = QueryDict(mutable=True)
         for name, values in self._query.lists():
-            if name not in changes:
+            if name not in changes and name not in (UNTIL, "seen"):
                 query.setlist(name, values)
         for name, value in changes.items():
             if value is not None:
                 query[name] = value
+        if changes.get("page") and self._until:
+            query[UNTIL] = self._until
         text = query.urlencode()
         return f"?{text}" if text else self.path
 

@@ -29,6 +29,8 @@ class TimeRange:
     start: datetime | None = None
     end: datetime | None = None
     preset: str = ""
+    parameter: str = "range"
+    """The parameter that names the preset."""
 
     @property
     def is_open(self) -> bool:
@@ -65,39 +67,42 @@ class TimeRange:
         return f"{value.astimezone(self.zone):%Y-%m-%d{separator}%H:%M}" if value else ""
 
 
-def range_of(address: Address, zone: tzinfo) -> TimeRange:
-    """What the parameters ``from`` and ``to`` say, in the reader's zone, or else ``range``, the name of a preset.
+def range_of(address: Address, zone: tzinfo, parameter: str = "range") -> TimeRange:
+    """What the parameters ``from`` and ``to`` say, in the reader's zone, or else the preset that ``parameter`` names.
 
     Values that are no times are ignored.
     """
     start, end = _moment(address.get("from"), zone), _moment(address.get("to"), zone)
     if start or end:
-        return TimeRange(zone, start, end)
+        return TimeRange(zone, start, end, "", parameter)
     now = timezone.now().astimezone(zone)
     today = datetime.combine(now.date(), time(), zone)
     yesterday = datetime.combine(now.date() - timedelta(days=1), time(), zone)
-    match preset := address.get("range"):
+    match preset := address.get(parameter):
         case "hour":
-            return TimeRange(zone, now - timedelta(hours=1), None, preset)
+            return TimeRange(zone, now - timedelta(hours=1), None, preset, parameter)
         case "today":
-            return TimeRange(zone, today, None, preset)
+            return TimeRange(zone, today, None, preset, parameter)
         case "yesterday":
-            return TimeRange(zone, yesterday, today, preset)
+            return TimeRange(zone, yesterday, today, preset, parameter)
         case "week":
-            return TimeRange(zone, now - timedelta(days=7), None, preset)
-    return TimeRange(zone)
+            return TimeRange(zone, now - timedelta(days=7), None, preset, parameter)
+    return TimeRange(zone, parameter=parameter)
 
 
 def presets(address: Address, span: TimeRange) -> list[tuple[str, str, bool]]:
     """Each preset's label, address, and whether it is the current one; the first is any time."""
-    without: dict[str, str | None] = {"from": None, "to": None}
-    rows = [("Any time", address.url(range=None, **without), span.is_open)]
-    return rows + [(text, address.url(range=name, **without), name == span.preset) for name, text in PRESETS.items()]
+
+    def link(preset: str | None) -> str:
+        return address.url(**{"from": None, "to": None, span.parameter: preset})
+
+    rows = [("Any time", link(None), span.is_open)]
+    return rows + [(text, link(name), name == span.preset) for name, text in PRESETS.items()]
 
 
 def chips(address: Address, span: TimeRange) -> list[Chip]:
     """The text that is searched for and the range, as active filters."""
-    without: dict[str, str | None] = {"from": None, "to": None, "range": None}
+    without: dict[str, str | None] = {"from": None, "to": None, span.parameter: None}
     chips = [Chip("contains", address.q, address.url(q=None))] if address.q else []
     return chips if span.is_open else [*chips, Chip("time", span.words, address.url(**without))]
 

@@ -63,6 +63,7 @@ def test_actions_are_words_and_objects_links_while_they_exist(admin):
     assert "<dt>Request</dt>" in page
     assert 'data-copy="01a222b78fad724fb9b58be331ddf2c8"' in page
     assert "→ {" not in page
+    assert "tenant id acme" not in page.lower()
 
 
 def test_a_replaced_secret_is_said_and_not_shown(admin):

@@ -16,7 +16,8 @@ from boilerhouse.core.text import lines
 from boilerhouse.dashboard import badges, charts, exports, failures, needs, sink_strips
 from boilerhouse.dashboard.access import action, page
 from boilerhouse.dashboard.bounded_counts import up_to
-from boilerhouse.dashboard.listing import Choice, Listing
+from boilerhouse.dashboard.listing import Choice
+from boilerhouse.dashboard.run_history import RunHistory
 from boilerhouse.dashboard.sink_strips import Strip
 from boilerhouse.dashboard.templatetags.ui import size
 from syncing.models import SyncRun, SyncSpec, sent
@@ -59,31 +60,24 @@ def not_saved() -> list[tuple[Any, str]]:
 def monitor(request: HttpRequest) -> HttpResponse:
     specs = list(SyncSpec.objects.order_by("pk"))
     unfinished = SyncRun.objects.unfinished().order_by("state", "created_at")
-    finished = SyncRun.objects.filter(finished_at__isnull=False)
     recent = SyncRun.objects.filter(created_at__gte=timezone.now() - timedelta(hours=24))
     states = [(state.value, badges.RUN[state].word) for state in SyncRunState if state not in UNFINISHED]
-    rows = Listing(
-        request,
-        finished,
-        choices=[
-            Choice("state", "result", "state", states),
-            Choice("spec", "spec", "spec_id", [(spec.pk, spec.pk) for spec in specs]),
-            Choice("trigger", "trigger", "trigger", Trigger.choices),
-        ],
-        search=["tenant_id", "error_detail"],
-        sorts={"tenant": "tenant_id", "ended": "finished_at", "spec": "spec_id", "result": "state"},
-        default="-ended",
-        filled=["finished_at"],
-    )
+    choices = [
+        Choice("state", "result", "state", states),
+        Choice("spec", "spec", "spec_id", [(spec.pk, spec.pk) for spec in specs]),
+        Choice("trigger", "trigger", "trigger", Trigger.choices),
+    ]
+    history = RunHistory(request, SyncRun.objects.all(), choices)
     if exports.wanted(request):
-        return exports.as_csv("sync-runs", rows.all, COLUMNS)
+        return exports.as_csv("sync-runs", history.listing.all, COLUMNS)
     count = unfinished.count()
     span = charts.asked_range(request.GET.get("range", "24h"))
     context: dict[str, Any] = {
-        "list": rows, "runs": with_badges(rows), "running": with_badges(unfinished[:SHOWN_RUNNING]), "count": count,
-        "total": up_to(recent), "failures": failures.of_last_day(), "sinks": checked(specs), "unsaved": not_saved(),
+        "list": history, "days": [(day, with_badges(day.rows)) for day in history.days], "zone": str(history.zone),
+        "running": with_badges(unfinished[:SHOWN_RUNNING]), "count": count, "total": up_to(recent),
+        "failures": failures.of_last_day(), "sinks": checked(specs), "unsaved": not_saved(),
         "unsaved_count": save_causes.unsaved().count(), "span": span, "spans": list(charts.RANGES),
-        "charts": _charts(span), "needs": needs.of(causes.of_saves(), request),
+        "charts": _charts(span), "needs": needs.of(causes.of_saves(), request), "keep": history.address.before("range"),
     }  # fmt: skip
     return render(request, "pages/sync.html", context)
 
