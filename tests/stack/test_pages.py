@@ -88,6 +88,39 @@ def test_a_tenant_is_followed_from_claim_to_release_by_keyboard(stack, pools, pa
     assert stack.status("keys-1")["assigned"] is False
 
 
+def test_the_palette_opens_and_acts_by_keyboard_alone(stack, pools, page):
+    """Results as they are typed, the newest first when nothing is typed; an action, its question, and an error."""
+    pool = pools(warm=2, maxSize=3)
+    stack.claim("palette-1", pool)
+    live(page, f"{stack.base}/")
+    page.keyboard.press("Control+k")
+    field, options = page.get_by_role("combobox", name="Search"), page.get_by_role("option")
+    expect(field).to_be_focused()
+    page.keyboard.type("palette")
+    expect(options.first).to_contain_text("palette-1")
+    expect(options.first).to_have_attribute("aria-selected", "true")
+    assert field.get_attribute("aria-activedescendant") == options.first.get_attribute("id")
+    found = Axe().run(page, options={"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]})
+    assert [one["id"] for one in found.response["violations"]] == []
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", level=1)).to_contain_text("palette-1")
+    page.keyboard.press("Control+k")
+    expect(page.get_by_role("group", name="Recent").get_by_role("option")).to_contain_text(["palette-1"])
+    page.keyboard.type("release pal")
+    page.keyboard.press("Enter")  # before the results are there
+    expect(page.get_by_role("dialog")).to_contain_text("Release palette-1")
+    page.keyboard.press("Escape")
+    page.route("**/search?*", lambda route: route.abort())
+    page.keyboard.press("Control+k")
+    page.keyboard.type("anything")
+    expect(page.locator("#palette-s")).to_contain_text("does not answer")
+    page.keyboard.press("Escape")
+    expect(page.locator("#palette")).to_be_hidden()
+    page.unroute("**/search?*")
+    page.problems = []  # the request that was aborted
+    stack.release("palette-1")
+
+
 def test_focus_typing_open_rows_selection_and_scroll_survive_updates(stack, pools, page):
     pool = pools(warm=4, maxSize=6)
     for number in range(2):
