@@ -7,7 +7,7 @@ The check uses the resolved address that is then connected to. A connection is c
 from __future__ import annotations
 
 import socket
-from typing import Any
+from typing import Any, ClassVar
 
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -23,10 +23,13 @@ class Guarded(HTTPConnection):
     All addresses of a host share the time limit of one query.
     """
 
+    open_addresses = staticmethod(outbound.open_addresses)
+    """The addresses of a host and port to which it may connect."""
+
     def _new_conn(self) -> socket.socket:
         host, timeout = self._dns_host, self.timeout
         try:
-            addresses = outbound.open_addresses(host.strip("[]").rstrip("."), self.port or self.default_port)
+            addresses = self.open_addresses(host.strip("[]").rstrip("."), self.port or self.default_port)
         except socket.gaierror as error:
             raise NameResolutionError(self.host, self, error) from error
         failure: ConnectTimeoutError | None = None
@@ -71,11 +74,13 @@ POOLS = {"http": _HttpPool, "https": _HttpsPool}
 class Adapter(HTTPAdapter):
     """For a session of ``requests``."""
 
+    pools: ClassVar[dict[str, Any]] = POOLS
+
     def init_poolmanager(self, *args: Any, **more: Any) -> None:
         super().init_poolmanager(*args, **more)
-        self.poolmanager.pool_classes_by_scheme = POOLS
+        self.poolmanager.pool_classes_by_scheme = self.pools
 
     def proxy_manager_for(self, *args: Any, **more: Any) -> Any:
         manager = super().proxy_manager_for(*args, **more)
-        manager.pool_classes_by_scheme = POOLS
+        manager.pool_classes_by_scheme = self.pools
         return manager

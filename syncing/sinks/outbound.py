@@ -46,14 +46,15 @@ DNS_PORT, SORTING_PORT = 53, 9
 
 def is_closed(host: str, port: int, address: str) -> bool:
     """Whether no sink may be at ``address``, the resolved address of ``host``."""
-    return _is_no_sink(_plain(address)) and not any(_allowed(name, port) for name in (host, str(_plain(address))))
+    return is_no_sink(plain(address)) and not any(_allowed(name, port) for name in (host, str(plain(address))))
 
 
-def _is_no_sink(address: Address) -> bool:
+def is_no_sink(address: Address) -> bool:
+    """Whether the address is this machine's, a link's, a group's or a cloud's metadata service's."""
     return any(address in network for network in _CLOSED)
 
 
-def _plain(text: str) -> Address:
+def plain(text: str) -> Address:
     """The actual destination: an IPv4 address written as IPv6 is IPv4, and the unspecified address is this machine."""
     address = ipaddress.ip_address(text.partition("%")[0])
     if address.is_unspecified:
@@ -63,7 +64,7 @@ def _plain(text: str) -> Address:
             return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
         if address in _6TO4:
             return ipaddress.IPv4Address((int(address) >> 80) & 0xFFFFFFFF)
-        return _plain(str(address.ipv4_mapped)) if address.ipv4_mapped else address
+        return plain(str(address.ipv4_mapped)) if address.ipv4_mapped else address
     return address
 
 
@@ -76,6 +77,11 @@ def _own() -> Iterator[str]:
     """The deployment's embedded S3, and its proxies."""
     with contextlib.suppress(FileNotFoundError):
         yield f"127.0.0.1:{(data_dir() / EMBEDDED_PORT).read_text().strip()}"
+    yield from own_proxies()
+
+
+def own_proxies() -> Iterator[str]:
+    """``host:port`` of each proxy of the deployment."""
     for proxy in (settings.HTTP_PROXY, settings.HTTPS_PROXY):
         if proxy:
             parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
@@ -118,14 +124,14 @@ class Reach:
         return "to another name" if refused.endswith(f":{DNS_PORT}") and not self.asks_resolver else f"to {refused}"
 
     def allows(self, address: str, port: int) -> bool:
-        plain = str(_plain(address))
-        if (plain, port) in self.ends:
+        target = str(plain(address))
+        if (target, port) in self.ends:
             return True
         if port == SORTING_PORT:
-            return any(plain == end for end, _ in self.ends)
+            return any(target == end for end, _ in self.ends)
         if not self.asks_resolver:
             return False
-        return plain in _resolvers() if port == DNS_PORT else port == self.port and not is_closed("", port, address)
+        return target in _resolvers() if port == DNS_PORT else port == self.port and not is_closed("", port, address)
 
 
 def reach(sink: Sink) -> Reach:
@@ -149,7 +155,7 @@ def reach(sink: Sink) -> Reach:
             if name == names[0]:
                 raise SinkUnreachable(f"{name} cannot be resolved ({error.strerror}).") from error
             continue
-        ends |= {(str(_plain(address)), port) for address in targets}
+        ends |= {(str(plain(address)), port) for address in targets}
         lines += [f"{address} {name}" for address in targets if not _is_address(name)]
     return Reach(frozenset(ends), "\n".join([*lines, ""]))
 
@@ -168,4 +174,4 @@ def _is_address(name: str) -> bool:
 
 def _resolvers() -> set[str]:
     text = Path("/etc/resolv.conf").read_text(errors="replace")
-    return {str(_plain(address)) for address in re.findall(r"^\s*nameserver\s+(\S+)", text, re.MULTILINE)}
+    return {str(plain(address)) for address in re.findall(r"^\s*nameserver\s+(\S+)", text, re.MULTILINE)}
