@@ -47,6 +47,16 @@ NO_PROXY: list[str] = [name for name in (env.str("NO_PROXY", "") or env.str("no_
 """Proxies for sinks (``syncing.sinks.network_settings``). A proxy's URL may contain a password."""
 BOILERHOUSE_ALLOWED_SINK_HOSTS: list[str] = env.list("BOILERHOUSE_ALLOWED_SINK_HOSTS", [], subcast=str.strip)
 """Loopback and link-local addresses at which sinks are allowed, in the syntax of NO_PROXY (ADR 46)."""
+BOILERHOUSE_ALLOWED_NOTIFICATION_HOSTS: list[str] = env.list(
+    "BOILERHOUSE_ALLOWED_NOTIFICATION_HOSTS", [], subcast=str.strip
+)
+"""Hosts with internal addresses to which notifications may go, in the syntax of NO_PROXY (ADR 70)."""
+BOILERHOUSE_NOTIFICATION_HOLD_S = env.float("BOILERHOUSE_NOTIFICATION_HOLD_S", 60)
+"""How long a cause must be present before it is told, and absent before it counts as resolved."""
+BOILERHOUSE_NOTIFICATION_DEADLINE_S = env.int("BOILERHOUSE_NOTIFICATION_DEADLINE_S", 24 * 3600)
+"""How long a delivery is tried."""
+BOILERHOUSE_NOTIFICATION_DISABLE_AFTER_S = env.int("BOILERHOUSE_NOTIFICATION_DISABLE_AFTER_S", 5 * 86400)
+"""A target to which nothing could be delivered for so long is disabled."""
 BOILERHOUSE_ALLOW_HOST_NETWORK = env.bool("BOILERHOUSE_ALLOW_HOST_NETWORK", False)
 BOILERHOUSE_ALLOW_OPEN_NETWORK = env.bool("BOILERHOUSE_ALLOW_OPEN_NETWORK", False)
 """Whether a pool's policy may be ``open``, which includes private addresses."""
@@ -243,6 +253,17 @@ else:
 DATABASES = {"default": _database}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
+# E-mail: only notifications use it.
+BOILERHOUSE_SMTP_TLS = env.str("BOILERHOUSE_SMTP_TLS", "starttls")
+"""``starttls``, ``tls`` (from the first byte) or ``none``."""
+EMAIL_HOST = env.str("BOILERHOUSE_SMTP_HOST", "")
+"""Empty: no e-mail."""
+EMAIL_PORT = env.int("BOILERHOUSE_SMTP_PORT", 465 if BOILERHOUSE_SMTP_TLS == "tls" else 587)
+EMAIL_HOST_USER = env.str("BOILERHOUSE_SMTP_USER", "")
+EMAIL_HOST_PASSWORD = env.str("BOILERHOUSE_SMTP_PASSWORD", "")
+EMAIL_USE_TLS, EMAIL_USE_SSL = BOILERHOUSE_SMTP_TLS == "starttls", BOILERHOUSE_SMTP_TLS == "tls"
+DEFAULT_FROM_EMAIL = env.str("BOILERHOUSE_MAIL_FROM", "boilerhouse@localhost")
+
 # Queues: a long transfer never delays a claim, a create, a wipe, or the save of a release.
 _queue: dict[str, Any] = {
     "orm": "default",
@@ -298,6 +319,7 @@ INSTALLED_APPS = [
     "pools",
     "syncing",
     "tenants",
+    "boilerhouse.notifications",
     "boilerhouse.controller",
     "boilerhouse.operations",
     "boilerhouse.dashboard",
@@ -435,6 +457,10 @@ SPECTACULAR_SETTINGS = {
         "NetworkMode": ["none", "list", "internet", "open"],
         "Quiesce": "syncing.states.Quiesce",
         "SinkState": ["healthy", "unhealthy"],
+        "NotificationType": "boilerhouse.notifications.states.TargetKind",
+        "NotificationState": ["active", "muted", "failing", "off", "disabled"],
+        "DeliveryState": "boilerhouse.notifications.states.DeliveryState",
+        "DeliveryEvent": "boilerhouse.notifications.states.Moment",
         "SyncDirection": ["outward", "inward", "both"],
         "VolumeMode": ["rw", "ro"],
     },

@@ -16,6 +16,7 @@ api: list[URLPattern | URLResolver] = [
     path("", include("pools.api.urls")),
     path("", include("syncing.api.urls")),
     path("", include("tenants.api.urls")),
+    path("", include("boilerhouse.notifications.api.urls")),
     path("events", EventListView.as_view()),
     path("events/stream", EventStreamView.as_view()),
     path("api-keys", ApiKeyListView.as_view()),

@@ -10,6 +10,11 @@ from django.utils import timezone
 
 from boilerhouse.core import deployment
 from boilerhouse.core.models import Node
+from boilerhouse.notifications import targets
+from boilerhouse.notifications.messages import payload
+from boilerhouse.notifications.models import Delivery, Target
+from boilerhouse.notifications.states import DEFAULT_RULES
+from boilerhouse.notifications.targets import Wanted
 from pools.models import Container, Pool, Workload, WorkloadVersion
 from pools.spec import WorkloadSpec
 from pools.states import ContainerState
@@ -131,3 +136,19 @@ def make_held(
     values |= {"last_activity_at": timezone.now(), "assigned_at": timezone.now() - timedelta(minutes=minutes)}
     container = container or make_container(pool, state=ContainerState.CLAIMED)
     return make_assignment(tenant, container=container, **{**values, **over})
+
+
+def make_delivery(target_id: str = "ops", **over: Any) -> Delivery:
+    """A message to a webhook that nobody listens at, failed unless the state is given."""
+    now = timezone.now()
+    target = Target.objects.filter(pk=target_id).first()
+    if target is None:
+        wanted = Wanted(name=target_id, kind="webhook", url="http://127.0.0.1:1/hook/very-secret", kinds=DEFAULT_RULES)
+        target = targets.create(id=target_id, wanted=wanted)[0]
+    about = payload(
+        incident_id=None, key="node:n", kind="node_lost", severity="error", title="Node n has no worker",
+        text="Its work waits.", pool_ids=(), since=now,
+    )  # fmt: skip
+    return Delivery.objects.create(
+        **{"target": target, "moment": "opened", "payload": about, "state": "failed", "give_up_at": now, **over}
+    )

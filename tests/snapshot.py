@@ -6,7 +6,7 @@ import json
 
 from django.apps import apps
 
-WATCHED = ("core", "pools", "syncing", "tenants")
+WATCHED = ("core", "pools", "syncing", "tenants", "notifications")
 MOVES = {"IdempotencyRecord", "Process", "QueueHealth", "Lease", "SinkProbe"}
 OF_PROCESSES = {"Process", "QueueHealth", "Lease"}
 """What the processes themselves write all the time."""

@@ -36,6 +36,11 @@ CLAIM = {
 }
 ENDPOINT = {"name": "http", "host": "10.64.0.7", "port": 8080, "url": "http://10.64.0.7:8080"}
 
+NOTIFICATION = {
+    "id": "ops", "name": "On call", "type": "webhook", "destination": "https://hooks.example.com", "recipients": [],
+    "kinds": ["sink_down", "node_lost"], "poolIds": ["notes"], "disabledDetail": "",
+}  # fmt: skip
+
 REQUESTS: dict[str, Any] = {
     "createWorkload": WORKLOAD,
     "replaceWorkload": {**WORKLOAD, "stopTimeoutMs": 5000},
@@ -66,6 +71,20 @@ REQUESTS: dict[str, Any] = {
     "setTenantNetwork": {"mode": "list", "allow": ["api.example.com:443", "192.0.2.0/24"]},
     "execInContainer": {"command": ["cat"], "stdin": "hello", "timeoutMs": 5000, "encoding": "utf-8"},
     "execForTenant": {"command": ["ls", "/state"]},
+    "createNotification": {
+        "id": "ops",
+        "name": "On call",
+        "type": "webhook",
+        "url": "https://hooks.example.com/boilerhouse",
+        "kinds": ["sink_down", "node_lost"],
+        "poolIds": ["notes"],
+    },
+    "replaceNotification": {
+        "name": "On call",
+        "type": "webhook",
+        "enabled": True,
+        "mutedUntil": "2027-01-31T12:00:00Z",
+    },
     "createApiKey": {"name": "ci", "role": "tenant", "tenantIds": ["alice"], "expiresAt": None},
     "rotateApiKey": {"overlapMs": 86_400_000},
     "replaceSettings": {"variables": {"HUB": "hub.example.com"}, "retention": {"eventsMs": 86_400_000}},
@@ -86,6 +105,8 @@ BY_NAME: dict[str, Any] = {
     "keyId": "Xk3fQ9aB",
     "credentialId": "storage",
     "registryCredentialId": "registry",
+    "notificationId": "ops",
+    "deliveryId": UUID,
     "registry": "registry.example.com",
     "username": "puller",
     "actor": "key ci",
@@ -203,6 +224,18 @@ COMPONENTS: dict[str, Any] = {
     "Pool": {"id": "notes"},
     "SyncSpec": {"id": "notes"},
     "Credential": {"id": "storage", "name": "Storage"},
+    "Notification": {**NOTIFICATION, "state": "active"},
+    "NewNotification": {**NOTIFICATION, "state": "active", "secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"},
+    "NotificationDelivery": {
+        "id": UUID,
+        "event": "opened",
+        "kind": "sink_down",
+        "title": "notes cannot save",
+        "state": "delivered",
+        "attempts": 1,
+        "statusCode": 204,
+        "error": None,
+    },
     "RegistryCredential": {"id": "registry", "name": "Registry", "usedBy": ["notes"]},
     "Container": {"state": "claimed", "health": "healthy", "error": ""},
     "PoolStatus": {"state": "healthy", "pulling": None},

@@ -23,6 +23,8 @@ from boilerhouse.controller.engine_watch import EngineWatch
 from boilerhouse.core import clock, failpoints, nodes, tenant_usage
 from boilerhouse.core.cooldown import Cooldown
 from boilerhouse.core.models import Lease
+from boilerhouse.notifications import deliveries, incidents
+from boilerhouse.notifications.courier import Courier
 from boilerhouse.process import processes
 from boilerhouse.process.steps import each, steps
 from boilerhouse.queues.service import watch_queues
@@ -184,6 +186,11 @@ def watch_nodes() -> int:
     return nodes.watch()
 
 
+def notify() -> int:
+    """Create the messages about causes that began or ended; the courier sends them."""
+    return incidents.look()
+
+
 def tidy() -> int:
     """Delete long-dead processes, their metric files and old samples; finish wipes, and delete expired discarded
     state."""
@@ -200,6 +207,7 @@ def forget_samples() -> int:
 _FORGETTING = (
     processes.forget_dead, nodes.forget_gone, forget_samples, retention.forget_old, pull_runs.forget_old,
     metering.fold, tombstones.forget_old, tenant_usage.forget_old,
+    deliveries.forget_old,
 )  # fmt: skip
 
 
@@ -240,6 +248,7 @@ STEPS: list[tuple[float, Callable[[], int]]] = [
     (5.0, sink_runs.resume),
     (5.0, probe_sinks),
     (5.0, upkeep.retire_unheld),
+    (5.0, notify),
     (5.0, image_pulls.ask_again),
     (5.0, refresh_names),
     (10.0, upkeep.find_lost),
@@ -289,6 +298,7 @@ class Controller:
         EngineWatch(self.is_leading, stop).start()
         DiskWatch(self.is_leading, stop).start()
         PullRunner(stop).start()
+        Courier(stop).start()
 
     def _look(self) -> None:
         """Renew the lease if it is due, and query what there is to do."""

@@ -9,6 +9,7 @@ import shutil
 import ssl
 import stat
 from collections.abc import Iterable, Iterator
+from email.utils import parseaddr
 from importlib.util import find_spec
 from typing import Any
 from urllib.parse import urlsplit
@@ -78,6 +79,7 @@ def environment(**_: Any) -> list[CheckMessage]:
             Error("BOILERHOUSE_TRACING is on, but OpenTelemetry is not installed.", hint=hint, id="boilerhouse.E006")
         )
     problems += _reaching_of_sinks()
+    problems += _notifying()
     problems += _being_reached()
     if os.geteuid() != 0:
         problems.append(
@@ -102,6 +104,8 @@ RANGES: dict[str, tuple[int, int]] = {
     "_BODY_TIMEOUT_S": (1, 3600),
     "_MAX_CONNECTIONS": (16, 1_000_000),
     "_MAX_CONNECTIONS_PER_ADDRESS": (1, 1_000_000),
+    "_DISABLE_AFTER_S": (60, bounds.TEN_YEARS_S),
+    "_NOTIFICATION_DEADLINE_S": (1, 30 * 86_400),
     "_BYTES_PER_S": (1, bounds.MAX_MB << 20),
     "_BODIES_MAX_BYTES": (2 << 20, bounds.MAX_MB << 20),
     "_BODIES_MAX_BYTES_PER_TENANT": (1 << 20, bounds.MAX_MB << 20),
@@ -272,6 +276,26 @@ def _reaching_of_sinks() -> list[CheckMessage]:
             # The value is not shown, because it may contain a password.
             hint = "Give http://host:port or https://host:port; not every client supports other kinds of proxy."
             problems.append(Error(f"{name} is not the URL of an HTTP proxy.", hint=hint, id="boilerhouse.E008"))
+    return problems
+
+
+def _notifying() -> list[CheckMessage]:
+    problems: list[CheckMessage] = []
+    if settings.BOILERHOUSE_SMTP_TLS not in ("starttls", "tls", "none"):
+        hint = "Use starttls (port 587), tls (port 465), or none for a server on a trusted network."
+        problems.append(Error("BOILERHOUSE_SMTP_TLS must be starttls, tls or none.", hint=hint, id="boilerhouse.E048"))
+    if not 1 <= settings.EMAIL_PORT <= 65535:
+        problems.append(Error("BOILERHOUSE_SMTP_PORT must be a port, from 1 to 65535.", id="boilerhouse.E049"))
+    sender = parseaddr(settings.DEFAULT_FROM_EMAIL)[1]
+    if settings.EMAIL_HOST and ("@" not in sender or sender.endswith("@localhost")):
+        hint = "Most mail servers refuse other senders than their own: boilerhouse@example.com"
+        problems.append(
+            Warning(
+                "BOILERHOUSE_SMTP_HOST is set, but BOILERHOUSE_MAIL_FROM names no sender.",
+                hint=hint,
+                id="boilerhouse.W046",
+            )
+        )
     return problems
 
 

@@ -4,10 +4,11 @@ from django.apps import AppConfig, apps
 from django.contrib.auth.signals import user_logged_in
 from django.db.models.signals import post_migrate
 
-OURS = ("core", "pools", "syncing", "tenants")
-FOR_ADMINS = frozenset(
-    {"apikey", "auditentry", "credential", "registrycredential", "session", "settings", "idempotencyrecord"}
-)
+OURS = ("core", "pools", "syncing", "tenants", "notifications")
+FOR_ADMINS = frozenset({
+    "apikey", "auditentry", "credential", "registrycredential", "session", "settings", "idempotencyrecord",
+    "target", "delivery", "incident",
+})  # fmt: skip
 """Models that pages and the API show only to admins."""
 
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from django.utils import timezone
+
+from boilerhouse.notifications.models import Target
+from boilerhouse.notifications.states import DeliveryState
 from pools.models import Container, PoolStatus
 from pools.states import ContainerHealth, ContainerState, PoolState
 from syncing.models import SyncRun, SyncSpec
@@ -48,6 +52,27 @@ RUN = {
     SyncRunState.FAILED: Badge("error", "Failed"),
     SyncRunState.CANCELLED: Badge("idle", "Cancelled"),
 }
+
+
+DELIVERY = {
+    DeliveryState.PENDING: Badge("busy", "Waiting"),
+    DeliveryState.DELIVERED: Badge("ok", "Delivered"),
+    DeliveryState.FAILED: Badge("error", "Not delivered"),
+    DeliveryState.CANCELLED: Badge("idle", "Cancelled"),
+}
+
+
+def notification(target: Target) -> Badge:
+    """The state of a notification's target."""
+    if target.disabled_at is not None:
+        return Badge("error", "Disabled")
+    if not target.is_on:
+        return Badge("idle", "Off")
+    if target.is_muted(timezone.now()):
+        return Badge("idle", "Muted")
+    if target.failing_since is not None:
+        return Badge("warn", "Failing")
+    return Badge("ok", "Active")
 
 
 def pool(status: PoolStatus) -> Badge:

@@ -20,6 +20,7 @@ from boilerhouse.dashboard import workload_versions
 from boilerhouse.dashboard.questions import MANY, Question
 from boilerhouse.dashboard.sections import workloads as workload_form
 from boilerhouse.dashboard.templatetags.ui import duration_ms, short, size
+from boilerhouse.notifications import targets as notifications
 from pools import errors as pool_errors
 from pools import registry_credentials
 from pools.models import Container
@@ -291,6 +292,12 @@ def delete_registry_credential(_request: HttpRequest, registry_credential_id: st
     found = registry_credentials.find(registry_credential_id)
     text = f"The stored secret is deleted and cannot be read back. Later pulls from {found.registry} do not use it."
     return Question(f"Delete {registry_credential_id}?", text, "Delete credential", "delete", registry_credential_id)
+
+
+def delete_notification(_request: HttpRequest, notification_id: str) -> Question:
+    notifications.find(notification_id)
+    text = "Its target is told of nothing more, its log is deleted, and its secrets cannot be read back."
+    return Question(f"Delete {notification_id}?", text, "Delete notification", "delete", notification_id)
 
 
 def shorter_inactivity(pool_id: str, timeout_ms: int, inactive: int, fields: Sequence[tuple[str, str]]) -> Question:

@@ -81,6 +81,8 @@ class ApiForm:
             )
             for name in names
         ]
+        self.serializer_context: dict[str, Any] = {}
+        """What the serializer knows besides the input, such as the stored object."""
         self.errors: list[FieldError] = []
         self.conflict: Conflict | None = None
         self.base = as_json(self._texts())
@@ -149,11 +151,12 @@ class ApiForm:
                 _put(values, shown.name, value)
             if shown.units and shown.unit not in shown.units:
                 shown.unit = DURATION.usual
-        body = self._serializer(data=values)
+        body = self._serializer(data=values, context=self.serializer_context)
         if body.is_valid() and not self.errors:
             return dict(body.validated_data)
         self.errors += field_errors(body.errors)
-        rest = self._serializer(data=cures.without(values, [error.pointer for error in self.errors]))
+        kept = cures.without(values, [error.pointer for error in self.errors])
+        rest = self._serializer(data=kept, context=self.serializer_context)
         if not rest.is_valid():
             self.errors += cures.further(self.errors, field_errors(rest.errors))
         self.errors = [self._cured(error) for error in self.errors]

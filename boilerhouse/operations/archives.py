@@ -48,6 +48,7 @@ KEPT = [
     "pools.PoolUsage",
     "syncing.Credential", "syncing.SyncSpec", "syncing.SyncMapping", "syncing.SyncRun", "syncing.MappingRestore",
     "syncing.SinkPlace", "syncing.SavedState", "syncing.Backup", "syncing.SinkProbe",
+    "notifications.Target", "notifications.Mute",
     "auth.Group", "auth.User",
 ]  # fmt: skip
 LEFT_OUT = {
@@ -62,6 +63,8 @@ LEFT_OUT = {
     "pools.NetworkReport": "the node writes it again",
     "pools.ResolvedName": "the node asks again",
     "tenants.Death": "days of what tenants print",
+    "notifications.Incident": "present causes are seen again",
+    "notifications.Delivery": "a log; a message that was not sent is told again if its cause lasts",
     "django_q.OrmQ": "the controller queues again what is due",
     "django_q.Task": "results of tasks",
     "django_q.Schedule": "not used",

@@ -23,6 +23,8 @@ from boilerhouse.core import clock, nodes
 from boilerhouse.core.deployment import WrongNode, check_node, data_dir, deployment_id, ram_dir
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.models import FailingStep, Process
+from boilerhouse.notifications.models import Target
+from boilerhouse.notifications.states import TargetKind
 from boilerhouse.process import processes
 from boilerhouse.queues.service import unserved_queues
 from pools import bridging, firewall, guest, host, registry_logins, resolvers, suitability
@@ -334,10 +336,27 @@ def _pools() -> Iterator[Rest]:
         yield OK, "saves are on time"
 
 
+def _notifications() -> Iterator[Rest]:
+    rows = list(Target.objects.defer("secret").order_by("pk"))
+    if any(row.kind == TargetKind.EMAIL for row in rows) and not settings.EMAIL_HOST:
+        yield FAILURE, "notifications go to e-mail, but no mail server is set", "Set BOILERHOUSE_SMTP_HOST and restart."
+    for row in rows:
+        if row.disabled_at is not None:
+            words = f"Repair it and save it again (Settings, Notifications, {row.pk})."
+            yield FAILURE, f"{row.pk} is disabled: {row.disabled_detail}", words
+        elif row.failing_since is not None:
+            since = f"{row.failing_since:%Y-%m-%d %H:%M} UTC"
+            yield WARN, f"nothing was delivered to {row.pk} since {since}", "See its log (Settings, Notifications)."
+    if not rows:
+        yield OK, "nobody is notified of what needs attention (Settings, Notifications)"
+    elif not any(row.failing_since or row.disabled_at for row in rows):
+        yield OK, f"{len(rows)} targets"
+
+
 CHECKS: list[tuple[str, Callable[[], Iterator[Rest]]]] = [
     ("database", _database), ("settings", _settings), ("clock", _clock), ("privileges", _privileges),
     ("data", _data_directory), ("engine", _engine), ("same path", _same_path), ("packet filter", _firewall),
     ("resolvers", _resolvers), ("guest agent", _guest_agent),
     ("registries", _registries), ("transfers", _transfers), ("sinks", _sinks), ("processes", _processes),
-    ("pools", _pools),
+    ("pools", _pools), ("notifications", _notifications),
 ]  # fmt: skip

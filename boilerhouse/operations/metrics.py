@@ -25,6 +25,9 @@ from boilerhouse.api.base import ApiView
 from boilerhouse.api.schema import operation
 from boilerhouse.core import clock, nodes
 from boilerhouse.core.models import ApiKey, Lease, Node, Process, QueueHealth, Role
+from boilerhouse.notifications.api.serializers import TARGET_STATES, state_of
+from boilerhouse.notifications.models import Delivery, Target
+from boilerhouse.notifications.states import DeliveryState
 from boilerhouse.process import processes
 from boilerhouse.queues.service import unserved_queues
 from boilerhouse.telemetry.metering import ProcessesCollector
@@ -45,6 +48,7 @@ class DatabaseCollector(Collector):
         yield from _queues()
         yield from _saves()
         yield from _processes()
+        yield from _notifications()
         stored_answers = GaugeMetricFamily(
             "boilerhouse_kept_answers_bytes", "Bytes of answers stored for Idempotency-Keys."
         )
@@ -167,6 +171,24 @@ def _queues() -> Iterator[Metric]:
         depth.add_metric([name], counts[name])
         waits.add_metric([name], longest.get(name, 0.0))
     yield from (age, is_silent, depth, waits)
+
+
+def _notifications() -> Iterator[Metric]:
+    waiting = GaugeMetricFamily("boilerhouse_notifications_waiting", "Notifications that are still to be delivered.")
+    oldest = GaugeMetricFamily(
+        "boilerhouse_notifications_oldest_seconds", "Age in seconds of the oldest notification that is not delivered."
+    )
+    states = GaugeMetricFamily(
+        "boilerhouse_notification_targets", "Targets of notifications by state.", labels=["state"]
+    )
+    pending = Delivery.objects.filter(state=DeliveryState.PENDING).aggregate(n=Count("pk"), first=Min("created_at"))
+    waiting.add_metric([], pending["n"])
+    age = (clock.now() - pending["first"]).total_seconds() if pending["first"] else 0.0
+    oldest.add_metric([], max(0.0, age))
+    counts = Counter(state_of(target) for target in Target.objects.defer("secret"))
+    for state in TARGET_STATES:
+        states.add_metric([state], counts[state])
+    yield from (waiting, oldest, states)
 
 
 def _saves() -> Iterator[Metric]:

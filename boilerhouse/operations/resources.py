@@ -1,4 +1,4 @@
-"""Applies documents of workloads, pools, credentials and sync specs: changes what differs, deletes nothing.
+"""Applies documents of workloads, pools, sync specs and the like: changes what differs, deletes nothing.
 
 All documents are one transaction (ADR 67). Each is planned first: what asks a sink is done then, without a lock.
 """
@@ -19,6 +19,10 @@ from boilerhouse.api.serializers import ApiSerializer, camel
 from boilerhouse.core.all_or_nothing import all_or_nothing
 from boilerhouse.core.errors import BoilerhouseError, FieldError, Invalid
 from boilerhouse.core.text import lines
+from boilerhouse.notifications import targets
+from boilerhouse.notifications.api.serializers import NotificationInput, render_target
+from boilerhouse.notifications.models import Target
+from boilerhouse.notifications.states import TargetKind
 from boilerhouse.web.problems import field_errors
 from pools import mounts, registry_credentials
 from pools import services as pool_services
@@ -38,11 +42,11 @@ from syncing.api.credentials import CredentialInput, render_credential
 from syncing.api.serializers import SyncSpecInput, render_spec
 from syncing.models import Credential, SyncSpec
 
-ORDER = ("RegistryCredential", "Workload", "Pool", "Credential", "SyncSpec")
+ORDER = ("RegistryCredential", "Workload", "Pool", "Credential", "SyncSpec", "Notification")
 """The order of kinds, so that an object is created before others refer to it."""
 SERIALIZERS: dict[str, type[ApiSerializer]] = {
     "Workload": WorkloadInput, "Pool": PoolInput, "Credential": CredentialInput, "SyncSpec": SyncSpecInput,
-    "RegistryCredential": RegistryCredentialInput,
+    "RegistryCredential": RegistryCredentialInput, "Notification": NotificationInput,
 }  # fmt: skip
 
 
@@ -303,7 +307,30 @@ def _sync_spec(document: Resource, dry_run: bool, plan: _Plan) -> ApplyResult:
     return result
 
 
+def _notification(document: Resource, dry_run: bool, plan: _Plan) -> ApplyResult:
+    """A webhook needs its ``secret`` in the document, because nobody would see one that is made here."""
+    row = Target.objects.filter(pk=str(document.body.get("id", ""))).first()
+    created = {name for kind, name in plan.created if kind == "Pool"}
+    body = _valid(document, context={"stored": row, "new_pools": created})
+    wanted = body.wanted()
+    if row is None and wanted.kind == TargetKind.WEBHOOK and wanted.secret is None:
+        raise Invalid(
+            FieldError("/secret", "Give the signing secret: whsec_ and 24 to 64 bytes in base64.", "required")
+        )
+    before = render_target(row) if row else None
+    after = {**(before or {}), "id": body.validated_data["id"], "type": wanted.kind, **targets.plain(wanted)}
+    result = _result(document, before, after)
+    if row is not None and result.outcome == "unchanged" and targets.has_other_secret(row, wanted):
+        result.outcome, result.difference = "changed", ["+ a different secret"]
+    if not dry_run and result.outcome != "unchanged":
+        if row is None:
+            targets.create(id=body.validated_data["id"], wanted=wanted)
+        else:
+            targets.replace(row, wanted)
+    return result
+
+
 _KINDS: dict[str, Callable[[Resource, bool, _Plan], ApplyResult]] = {
     "Workload": _workload, "Pool": _pool, "Credential": _credential, "SyncSpec": _sync_spec,
-    "RegistryCredential": _registry_credential,
+    "RegistryCredential": _registry_credential, "Notification": _notification,
 }  # fmt: skip

@@ -24,7 +24,7 @@ from syncing.models import Backup, SyncRun, SyncSpec
 from syncing.states import Direction, Trigger
 from tenants.models import Assignment
 from tests.asking import problem
-from tests.make import API_MAPPING, API_SINK, make_assignment, make_held, make_pool, make_workload
+from tests.make import API_MAPPING, API_SINK, make_assignment, make_delivery, make_held, make_pool, make_workload
 from tests.routes import ROUTES, views
 from tests.snapshot import every_row
 
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.postgresql
 OUTSIDE = {
     ("tenants/*/claim", "POST"), ("tenants/*/release", "POST"), ("tenants/*/exec", "POST"),
     ("tenants/*/network", "PUT"), ("tenants/*/state", "DELETE"), ("containers/*", "DELETE"),
-    ("containers/*/exec", "POST"), ("sync-specs/*/probe", "POST"),
+    ("containers/*/exec", "POST"), ("sync-specs/*/probe", "POST"), ("notifications/*/test", "POST"),
 }  # fmt: skip
 """What waits, or touches an engine or a sink. ADR 67 says of each what it has done before it answers."""
 SPEC = {"poolId": "notes", "mappings": [API_MAPPING], "sink": API_SINK, "policy": {"onClaim": True, "onRelease": True}}
@@ -70,6 +70,10 @@ CASES: dict[tuple[str, str], tuple[str, Any]] = {
     ("registry-credentials/*", "DELETE"): ("registry-credentials/registry?force=true", None),
     ("api-keys", "POST"): ("api-keys", {"name": "k", "role": "viewer"}),
     ("api-keys/*", "DELETE"): ("api-keys/{key}", None),
+    ("notifications", "POST"): ("notifications", {"name": "N", "type": "email", "recipients": ["ops@example.com"]}),
+    ("notifications/*", "PUT"): ("notifications/ops", {"name": "N", "type": "webhook", "enabled": False}),
+    ("notifications/*", "DELETE"): ("notifications/ops", None),
+    ("notifications/*/deliveries/*/resend", "POST"): ("notifications/ops/deliveries/{delivery}/resend", None),
     ("settings", "PUT"): ("settings", {"variables": {"HUB": "hub.example.com"}}),
 }  # fmt: skip
 
@@ -93,7 +97,8 @@ def place(world, call):
         spec=spec, tenant_id="dave", container_path="/state", place="p", location="l", backup="b", files=1, bytes=1,
     )  # fmt: skip
     other = ApiKey.objects.get(pk=call.key_of("viewer")[3:11])
-    return lambda path: path.format(run=run.pk, backup=backup.pk, key=other.pk)
+    delivery = make_delivery()
+    return lambda path: path.format(run=run.pk, backup=backup.pk, key=other.pk, delivery=delivery.pk)
 
 
 def render_breaks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,12 +89,13 @@ def test_every_example_body_works_as_it_stands_there(call, settings):
         "replaceSyncSpec", "triggerSyncSpec", "replaceCredential", "createApiKey", "rotateApiKey", "replaceSettings",
         "claimContainer",
         "releaseContainer", "syncTenant", "setTenantNetwork", "execForTenant", "execInContainer", "createRegistryCredential",
-        "replaceRegistryCredential",
+        "replaceRegistryCredential", "createNotification", "replaceNotification",
     ):  # fmt: skip
         method, path = PATHS[name]
         ids = {
             "credentialId": "storage",
             "registryCredentialId": "registry",
+            "notificationId": "ops",
             "tenantId": "alice",
             "containerId": str(make_container().pk),
             "keyId": create_key(name="k", role=Role.VIEWER)[0].pk,

@@ -12,6 +12,9 @@ import pytest
 from boilerhouse.core import states as core_states
 from boilerhouse.core.models import Node
 from boilerhouse.core.states import NodeState
+from boilerhouse.notifications import states as notification_states
+from boilerhouse.notifications.models import Delivery
+from boilerhouse.notifications.states import DeliveryState
 from pools import states as pool_states
 from pools.models import Container, ImagePull
 from pools.states import ContainerState, PullState
@@ -23,18 +26,25 @@ from tenants.models import Assignment
 from tenants.states import AssignmentState
 
 ROOT = Path(__file__).resolve().parents[2]
-ENUMS = {"AssignmentState", "ContainerState", "NodeState", "PullState", "SyncRunState"}
+ENUMS = {"AssignmentState", "ContainerState", "DeliveryState", "NodeState", "PullState", "SyncRunState"}
 READS = {"filter", "exclude", "get", "Q", "Count"}
 WRITES = {
     "update", "create", "bulk_update", "bulk_create", "get_or_create", "update_or_create", "save", "setattr",
     "aupdate", "acreate", "abulk_update", "abulk_create", "aget_or_create", "aupdate_or_create", "asave",
 }  # fmt: skip
 SQL = re.compile(r"\bSET\b.*\bstate\b\s*=", re.IGNORECASE | re.DOTALL)
-WRITERS = {"boilerhouse/core/querysets.py", "pools/querysets.py", "syncing/querysets.py", "tenants/models.py"}
+WRITERS = {
+    "boilerhouse/core/querysets.py",
+    "pools/querysets.py",
+    "syncing/querysets.py",
+    "tenants/models.py",
+    "boilerhouse/notifications/models.py",
+}
 MACHINES = [
     (Assignment, AssignmentState, tenant_states.TRANSITIONS),
     (Container, ContainerState, pool_states.TRANSITIONS),
     (Node, NodeState, core_states.TRANSITIONS),
+    (Delivery, DeliveryState, notification_states.TRANSITIONS),
     (ImagePull, PullState, pool_states.PULL_TRANSITIONS),
     (SyncRun, SyncRunState, sync_states.TRANSITIONS),
 ]

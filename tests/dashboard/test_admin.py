@@ -24,7 +24,7 @@ from tenants.models import Assignment, Tenant
 from tests.make import make_container, make_pool, make_sync_spec
 from tests.pages import text_of
 
-OURS = {"core", "pools", "syncing", "tenants"}
+OURS = {"core", "pools", "syncing", "tenants", "notifications"}
 
 
 def act(client: Any, model: str, action: str, *pks: object, **more: str) -> str:

@@ -19,7 +19,15 @@ from pools.models import Pool
 from syncing.models import Backup, SyncRun, SyncSpec
 from syncing.states import Direction, Trigger
 from tests.forms import form_of
-from tests.make import make_assignment, make_container, make_held, make_pool, make_sync_spec, make_workload
+from tests.make import (
+    make_assignment,
+    make_container,
+    make_delivery,
+    make_held,
+    make_pool,
+    make_sync_spec,
+    make_workload,
+)
 from tests.snapshot import every_row
 
 pytestmark = pytest.mark.postgresql
@@ -35,6 +43,7 @@ SIGNING_IN = {
 }
 OUTSIDE = {
     "pool-release", "release-many", "sync-probe", "tenant-erase", "pool-claim", "load-example", "use-built-in-s3", "node-backup",
+    "notification-test",
 }  # fmt: skip
 """They say why in their decorator."""
 EDITORS = {"new-workload", "edit-workload", "new-spec", "edit-spec", "settings-deployment"}
@@ -65,6 +74,15 @@ CASES: dict[str, tuple[str, dict[str, str]]] = {
     "edit-spec": ("/sync/specs/notes/edit", {"do": "save", "/name": "other", "force": "yes"}),
     "sync-trigger": ("/sync/specs/notes/trigger", {}),
     "delete-spec": ("/sync/specs/notes/delete", {"typed": "notes"}),
+    "notifications": (
+        "/settings/notifications/",
+        {"name": "m", "type": "email", "recipients": "a@example.com", "kinds": "sink_down"},
+    ),
+    "notification": ("/settings/notifications/ops/", {"name": "other", "kinds": "sink_down"}),
+    "notification-mute": ("/settings/notifications/ops/mute", {"for": "3600"}),
+    "delete-notification": ("/settings/notifications/ops/delete", {"typed": "ops"}),
+    "notification-resend": ("/settings/notifications/ops/deliveries/{delivery}/resend", {}),
+    "mute-cause": ("/causes/mute", {"key": "node:n", "for": "3600"}),
     "settings-keys": ("/settings/keys/", {"name": "k", "role": "viewer"}),
     "rotate-key": ("/settings/keys/{key}/rotate", {"overlap": "3600"}),
     "revoke-key": ("/settings/keys/{key}/revoke", {}),
@@ -124,7 +142,7 @@ def place(db, data_dir, fake_engine, client, call, monkeypatch):
     backup = Backup.objects.create(
         spec=spec, tenant_id="dave", container_path="/state", place="p", location="l", backup="b", files=1, bytes=1,
     )  # fmt: skip
-    ids = {"run": run.pk, "backup": backup.pk, "container": make_container(pool).pk}
+    ids = {"delivery": make_delivery().pk, "run": run.pk, "backup": backup.pk, "container": make_container(pool).pk}
     ids["key"] = ApiKey.objects.get(pk=call.key_of("viewer")[3:11]).pk
     ids["user"] = User.objects.create_user("colleague", password="long-enough-1", is_staff=True).pk
     other = Client()

@@ -300,6 +300,7 @@ def test_every_action_asks_or_can_be_repeated():
         "logout", "user-role", "user-enable", "account-end-session", "account-end-others", "node-backup",
         "load-example", "use-built-in-s3",
         "need-retry", "need-start",
+        "notification-test", "notification-mute", "notification-resend", "mute-cause",
     }  # fmt: skip
     asks, others = set(), set()
     for one in urlpatterns:
@@ -309,7 +310,7 @@ def test_every_action_asks_or_can_be_repeated():
         "tenant-release", "tenant-discard", "tenant-erase", "tenant-forget", "backup-put-back", "container-remove", "pool-drain",
         "release-many",
         "pool-delete", "pool-release", "delete-spec", "sync-trigger", "delete-workload", "workload-refresh", "workload-roll-back", "revoke-key",
-        "delete-credential", "delete-registry-credential", "user-disable", "user-end-sessions", "user-new-password",
+        "delete-credential", "delete-registry-credential", "delete-notification", "user-disable", "user-end-sessions", "user-new-password",
     }  # fmt: skip
     posts = {str(one.name) for one in urlpatterns if getattr(one.callback, "is_action", False)}
     assert posts - asks == harmless - {"set-theme", "set-times", "logout"}

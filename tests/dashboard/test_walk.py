@@ -22,7 +22,7 @@ from pools.models import Container, ContainerUsage, PoolUsage
 from syncing import credentials
 from syncing.models import Backup, SyncRun
 from tenants.models import Assignment, Tenant
-from tests.make import make_container, make_node, make_pool, make_sync_spec, make_workload
+from tests.make import make_container, make_delivery, make_node, make_pool, make_sync_spec, make_workload
 
 OPEN = {"set-theme", "set-times", "login", "logout", "one-time-login", "set-password", "password_change"}
 ADMIN_PAGES = {
@@ -31,6 +31,8 @@ ADMIN_PAGES = {
     "credential",
     "registries",
     "registry-credential",
+    "notifications",
+    "notification",
     "settings-deployment",
     "changes",
     "users",
@@ -39,6 +41,7 @@ ADMIN_PAGES = {
     "usage",
 }
 ADMIN_ACTIONS = {
+    "notification-test", "notification-mute", "notification-resend", "delete-notification",
     "revoke-key", "delete-credential", "delete-registry-credential", "user-role", "user-disable", "user-enable",
     "user-end-sessions", "user-new-password", "node-backup",
 }  # fmt: skip
@@ -59,6 +62,7 @@ OPERATOR_ACTIONS = {
     "delete-spec", "delete-workload", "workload-refresh", "workload-roll-back",
     "load-example", "use-built-in-s3",
     "need-retry", "need-start",
+    "mute-cause",
 }  # fmt: skip
 OF_A_SESSION = {"bulk-release"}
 """Tried where the session does what the page shows (``test_bulk_release``)."""
@@ -131,6 +135,7 @@ def world(db, data_dir) -> dict[str, Any]:
         "pool_id": "p1", "container_id": held.pk, "idle": idle.pk, "tenant_id": "a.b@c", "spec_id": "s1",
         "workload_id": "w1", "run_id": run.pk, "key_id": key.pk, "credential_id": "c1", "registry_credential_id": "r1", "backup_id": backup.pk, "pool": pool,
         "user_id": member("colleague", "viewer", is_staff=True).pk, "handle": "none", "part": "now",
+        "notification_id": "ops", "delivery_id": make_delivery(detail=HOSTILE[:200]).pk,
     }  # fmt: skip
 
 

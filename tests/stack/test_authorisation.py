@@ -19,6 +19,7 @@ from django.utils import timezone
 
 from boilerhouse.core.api_keys import create_key, find_key
 from boilerhouse.core.models import ApiKey, AuditEntry, Role
+from boilerhouse.notifications.models import Delivery, Target
 from pools.models import Container, Pool, RegistryCredential, Workload, WorkloadVersion
 from pools.states import PoolState
 from syncing.locations import marker_key
@@ -58,6 +59,7 @@ class World:
             "keyId": create_key(name="stays", role=Role.VIEWER)[0].pk,
             "credentialId": self.made("credentials", credential()),
             "registryCredentialId": self.made("registry-credentials", registry_credential()),
+            **self.delivery(),
         }  # fmt: skip
 
     @staticmethod
@@ -67,6 +69,15 @@ class World:
 
     def made(self, path: str, body: Any) -> str:
         return str(self.stack.ok("POST", path, body, 201)["id"])
+
+    def notification(self) -> Ids:
+        return {"notificationId": self.made("notifications", notification())}
+
+    def delivery(self) -> Ids:
+        """A message that could not be delivered: nobody listens there."""
+        ids = self.notification()
+        sent = self.stack.ok("POST", f"notifications/{ids['notificationId']}/test", None, 200)
+        return {**ids, "deliveryId": sent["id"]}
 
     def container(self, tenant: str) -> Any:
         return Assignment.objects.live().get(tenant_id=tenant).container_ref
@@ -133,13 +144,13 @@ class World:
         """Everything that a call could have changed of what stays as it is."""
         rows = [
             sorted(model.objects.values_list("pk", flat=True))  # type: ignore[attr-defined]
-            for model in (Workload, WorkloadVersion, Pool, SyncSpec, Credential, RegistryCredential)
+            for model in (Workload, WorkloadVersion, Pool, SyncSpec, Credential, RegistryCredential, Target, Delivery)
         ]
         shown = [
             self.stack.call("GET", f"{kind}/{self.ids[name]}").headers.get("ETag")
             for kind, name in (
                 ("workloads", "workloadId"), ("pools", "poolId"), ("sync-specs", "specId"), ("credentials", "credentialId"),
-                ("registry-credentials", "registryCredentialId"),
+                ("registry-credentials", "registryCredentialId"), ("notifications", "notificationId"),
             )
         ]  # fmt: skip
         keys = sorted(ApiKey.objects.values_list("pk", "revoked_at", "role"))
@@ -180,6 +191,10 @@ def credential() -> dict[str, Any]:
 def registry_credential() -> dict[str, Any]:
     made = name()
     return {"id": made, "name": "Made", "registry": f"{made}.example", "username": "u", "password": "made-secret"}
+
+
+def notification() -> dict[str, Any]:
+    return {"id": name(), "name": "Made", "type": "slack", "url": "http://127.0.0.1:1/hook", "enabled": True}
 
 
 # What each operation is asked, and what is so once it was allowed ------------------------------------------
@@ -272,6 +287,19 @@ CASES: dict[str, Case] = {
     "deleteRegistryCredential": gone(
         "registry-credentials", "registryCredentialId",
         lambda world: {"registryCredentialId": world.made("registry-credentials", registry_credential())},
+    ),
+    "listNotifications": listed("notificationId"),
+    "createNotification": created("notifications", lambda world: notification()),
+    "getNotification": shown("notificationId"),
+    "replaceNotification": renamed("notifications", "notificationId", World.notification),
+    "deleteNotification": gone("notifications", "notificationId", World.notification),
+    "testNotification": Case(
+        lambda world, ids, found: (found["event"], found["state"]) == ("test", "failed"),
+        fresh=lambda world, role: world.notification(),
+    ),
+    "listNotificationDeliveries": listed("deliveryId"),
+    "resendNotificationDelivery": Case(
+        lambda world, ids, found: found["id"] == ids["deliveryId"], 202, fresh=lambda world, role: world.delivery()
     ),
     "listWorkloads": listed("workloadId"),
     "createWorkload": created("workloads", lambda world: workload()),
