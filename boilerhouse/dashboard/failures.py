@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from django.db.models import Exists, OuterRef, Q
 
@@ -24,6 +24,8 @@ class Failures:
 
     failed: str
     unrepaired: str
+    since: datetime
+    """A whole minute, so that the link to the list of them changes no more often."""
 
     @property
     def are_repaired(self) -> bool:
@@ -42,9 +44,10 @@ class Failures:
 
 
 def of_last_day() -> Failures:
-    recent = SyncRun.objects.failed().filter(created_at__gt=clock.now() - timedelta(hours=24))
+    since = clock.now().replace(second=0, microsecond=0) - timedelta(hours=24)
+    recent = SyncRun.objects.failed().filter(finished_at__gte=since)
     failed = up_to(recent)
-    return Failures(failed, "0" if failed == "0" else up_to(unrepaired(recent)))
+    return Failures(failed, "0" if failed == "0" else up_to(unrepaired(recent)), since)
 
 
 def unrepaired(failed: SyncRunQuerySet) -> SyncRunQuerySet:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 from django.http import HttpRequest
 
 from boilerhouse.attention import causes
 from boilerhouse.attention.cause import Cause
-from boilerhouse.core import clock
 from boilerhouse.dashboard import badges, comparison, failures, feeds, needs, rolls, sparklines
 from boilerhouse.dashboard.bounded_counts import up_to
 from pools.models import Pool, PoolStatus
@@ -86,15 +84,15 @@ def pool_rows() -> list[PoolRow]:
 
 
 def tiles(rows: list[PoolRow], found: list[Cause]) -> dict[str, Any]:
-    day = clock.now() - timedelta(hours=24)
     held = {
         "assigned": Assignment.objects.filter(state=AssignmentState.ASSIGNED).count(),
         "unsaved": sum(len(cause.unsaved) for cause in found),
     }
+    failed = failures.of_last_day()
     runs = {
         "running": up_to(SyncRun.objects.running()),
-        "failures": failures.of_last_day(),
-        "done": up_to(SyncRun.objects.succeeded().filter(created_at__gt=day)),
+        "failures": failed,
+        "done": up_to(SyncRun.objects.succeeded().filter(finished_at__gte=failed.since)),
     }
     times = claim_times.of_last_hour()
     return {
