@@ -153,7 +153,8 @@ def _of_pools(cause: Cause) -> list[Button]:
             verb = "Retry the roll" if kind == Kind.ROLL_HALTED else "Start now"
             return [edit, Button(verb, "i-play", reverse("need-start"), "post", cause.key)]
         case kind if kind in NODE_WIDE:
-            return [Button("Try again", "i-play", reverse("need-start"), "post", cause.key)]
+            show = Button("Show node", "i-hard-drive", reverse("node"))
+            return [show, Button("Try again", "i-play", reverse("need-start"), "post", cause.key)]
         case Kind.POOL_EXHAUSTED:
             size = f"{reverse('pool', args=[pool_id])}?tab=configuration"
             return [Button("Change its size", "i-settings", size)]

@@ -186,7 +186,10 @@ def test_start_now_ends_the_back_off_of_all_its_pools(operator):
             lambda: make_sync_spec(make_held(make_pool("p"), minutes=9).pool, id="s", interval_ms=60_000),
             ('action="/sync/specs/s/trigger"', "data-ask", "Save now"),
         ),
-        (lambda: make_pool("p", trouble="disk_low", last_error="1 MB free."), ('action="/needs/start"', "Try again")),
+        (
+            lambda: make_pool("p", trouble="disk_low", last_error="1 MB free."),
+            ('action="/needs/start"', "Try again", 'href="/settings/node/"'),
+        ),
         (
             lambda: make_pool("p", trouble="roll_halted", last_error="Version 2 fails."),
             ('action="/needs/start"', "Retry the roll"),
