@@ -49,6 +49,11 @@ class Explanation:
     remedy: Remedy
 
     @property
+    def is_unknown(self) -> bool:
+        """Whether no more is known than that it failed."""
+        return self.words == OWN[errors.SyncFailed.code][0]
+
+    @property
     def text(self) -> str:
         return f"{self.words} ({self.technical})."
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import html
 import re
+from datetime import timedelta
 
 import pytest
 from django.contrib.auth.models import User
+from django.utils import timezone
 
 from boilerhouse.core import deployment
+from syncing.models import SyncRun
 from tests.make import make_assignment, make_container, make_held, make_pool, make_sync_spec
 from tests.pages import text_of
 
@@ -62,3 +66,19 @@ def test_a_deployment_in_which_all_is_well_has_no_warning(staff):
     assert "t-warn" not in text_of(staff.get("/")).split('id="tiles"')[1].split("</section>")[0]
     assert "All healthy" in tile(staff, "Pools")
     assert "No failed saves" in tile(staff, "Tenants")
+
+
+def test_failed_syncs_lead_to_the_runs_that_failed_in_the_last_day(staff):
+    spec = make_sync_spec(make_pool())
+    for hours, state in ((1, "failed"), (2, "failed"), (1, "succeeded"), (25, "failed")):
+        at = timezone.now() - timedelta(hours=hours)
+        SyncRun.objects.create(
+            spec=spec, tenant_id="alice", generation=1, direction="download", trigger="claim", state=state,
+            created_at=at, finished_at=at, error_code="denied", error_detail="It answered 403 AccessDenied: No.",
+        )  # fmt: skip
+    shown = tile(staff, "Sync")
+    assert "2 failed" in shown
+    (where,) = re.findall(r'href="(/sync/[?][^"]*)"', shown)
+    page = text_of(staff.get(html.unescape(where)))
+    assert len(re.findall(r'<tr id="run-', page)) == 2
+    assert "The keys may not read, write or delete there (403 AccessDenied)." in page

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -60,7 +60,8 @@ def not_saved() -> list[tuple[Any, str]]:
 def monitor(request: HttpRequest) -> HttpResponse:
     specs = list(SyncSpec.objects.order_by("pk"))
     unfinished = SyncRun.objects.unfinished().order_by("state", "created_at")
-    recent = SyncRun.objects.filter(created_at__gte=timezone.now() - timedelta(hours=24))
+    failed = failures.of_last_day()
+    recent = SyncRun.objects.filter(finished_at__gte=failed.since)
     states = [(state.value, badges.RUN[state].word) for state in SyncRunState if state not in UNFINISHED]
     choices = [
         Choice("state", "result", "state", states),
@@ -75,7 +76,7 @@ def monitor(request: HttpRequest) -> HttpResponse:
     context: dict[str, Any] = {
         "list": history, "days": [(day, with_badges(day.rows)) for day in history.days], "zone": str(history.zone),
         "running": with_badges(unfinished[:SHOWN_RUNNING]), "count": count, "total": up_to(recent),
-        "failures": failures.of_last_day(), "sinks": checked(specs), "unsaved": not_saved(),
+        "failures": failed, "sinks": checked(specs), "unsaved": not_saved(),
         "unsaved_count": save_causes.unsaved().count(), "span": span, "spans": list(charts.RANGES),
         "charts": _charts(span), "needs": needs.of(causes.of_saves(), request), "keep": history.address.before("range"),
     }  # fmt: skip

@@ -10,7 +10,8 @@ from boilerhouse.dashboard import badges, charts
 from boilerhouse.dashboard.templatetags.ui import duration_ms
 from pools.models import Container
 from pools.states import ContainerState
-from syncing.models import SyncSpec
+from syncing.models import SyncRun, SyncSpec
+from syncing.sink_words import explain
 
 register = template.Library()
 
@@ -29,6 +30,13 @@ def health_badge(container: Container) -> badges.Badge:
 def chart_time(value: datetime, clock: str) -> str:
     """A time of a chart's table, as precise as its axis."""
     return value.strftime(charts.CLOCKS[clock])
+
+
+@register.filter
+def why_failed(run: SyncRun) -> str:
+    """The cause of a failed run in words; the sink's own message if there are none for it."""
+    cause = explain(run.error_code, run.error_detail)
+    return run.error_detail if cause.is_unknown else cause.text
 
 
 @register.filter
