@@ -8,10 +8,10 @@ import re
 from django.http import QueryDict
 
 
-def form_of(page: str) -> QueryDict:
-    """What a browser would send of the editor's form."""
+def form_of(page: str, form: str = "editor") -> QueryDict:
+    """What a browser would send of the form with this id."""
     data = QueryDict(mutable=True)
-    text = page.split('id="editor">', 1)[1].split("</form>", 1)[0]
+    text = page.split(f'id="{form}">', 1)[1].split("</form>", 1)[0]
     for tag in re.findall(r"<input[^>]*>", text):
         name = re.search(r'name="([^"]*)"', tag)
         value = re.search(r'value="([^"]*)"', tag)

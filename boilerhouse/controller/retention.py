@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 
 from django.db import transaction
@@ -10,8 +11,27 @@ from django.utils import timezone
 from boilerhouse.core import deployment_settings
 from boilerhouse.core.models import AuditEntry, Deployment, Event, Session
 from boilerhouse.web import idempotency
+from syncing.models import Backup, SinkProbe, SyncRun
 
 AT_ONCE = 1000
+
+
+_AGES = {
+    "events": (Event, "created_at"), "runs": (SyncRun, "finished_at"), "probes": (SinkProbe, "at"),
+    "backups": (Backup, "created_at"), "audit": (AuditEntry, "at"),
+}  # fmt: skip
+"""What each retention deletes, and by which time."""
+
+
+def doomed(retention_s: Mapping[str, int]) -> dict[str, int]:
+    """How many rows of each kind are older than this retention would allow. A few of them are kept nevertheless: the
+    newest sync run of each tenant, and backups that an unfinished save needs."""
+    now = timezone.now()
+    counts = {}
+    for kind, seconds in retention_s.items():
+        model, field = _AGES[kind]
+        counts[kind] = model._default_manager.filter(**{f"{field}__lt": now - timedelta(seconds=seconds)}).count()
+    return counts
 
 
 def forget_old() -> int:

@@ -6,7 +6,7 @@ others feel asks, and one that destroys state or configuration, or concerns many
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -310,3 +310,27 @@ def shorter_inactivity(pool_id: str, timeout_ms: int, inactive: int, fields: Seq
         f"Release {count(inactive, 'tenant')}?", text, "Save and release", "idle",
         str(inactive) if inactive > MANY else "", fields,
     )  # fmt: skip
+
+
+KEPT_THINGS = {
+    "events": "event", "runs": "sync run", "probes": "sink check", "backups": "backup of tenants' state",
+    "audit": "entry of Changes",
+}  # fmt: skip
+
+
+def shorter_retention(counts: Mapping[str, int], fields: Sequence[tuple[str, str]]) -> Question:
+    """Before a shorter retention deletes what is kept now."""
+    things = [_amount(number, KEPT_THINGS[kind]) for kind, number in counts.items()]
+    listed = " and ".join(filter(None, (", ".join(things[:-1]), things[-1])))
+    verb = "is" if sum(counts.values()) == 1 else "are"
+    text = f"Up to {listed} {verb} older and would be deleted within minutes. This cannot be undone."
+    kind = f"retention {' '.join(counts)}"
+    typed = "delete" if "backups" in counts else ""
+    return Question("Delete older history?", text, "Save and delete", kind, typed, fields)
+
+
+def _amount(number: int, thing: str) -> str:
+    """``1 entry of Changes``, ``3 backups of tenants' state``."""
+    noun, of, rest = thing.partition(" of ")
+    many = noun.removesuffix("y") + "ies" if noun.endswith("y") else f"{noun}s"
+    return f"{number:,} {noun if number == 1 else many}{of}{rest}"

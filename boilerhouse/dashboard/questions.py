@@ -17,6 +17,8 @@ from boilerhouse.core.errors import Conflict
 from boilerhouse.dashboard import api_calls
 from boilerhouse.web import transport
 
+ANSWER = ("csrfmiddlewaretoken", "asked", "typed", "next")
+"""What a confirmation adds to the form that was asked about."""
 MANY = 5
 """An action on more objects at once wants their number typed."""
 
@@ -36,10 +38,13 @@ class Question:
     """Values that the confirmation submits."""
 
 
-def show(request: HttpRequest, question: Question, *, note: str = "", status: int = 200) -> HttpResponse:
-    """The question, as a dialog for an open page and as a page otherwise."""
+def show(
+    request: HttpRequest, question: Question, *, note: str = "", status: int = 200, origin: str = ""
+) -> HttpResponse:
+    """The question, as a dialog for an open page and as a page otherwise. Cancelling leads to ``origin``; without one,
+    to the page that asked."""
     values = {
-        "question": question, "url": request.path, "next": _origin(request), "note": note,
+        "question": question, "url": request.path, "next": origin or _origin(request), "note": note,
         "same_by": api_calls.of_action(request, question.fields),
         "is_dialog": request.htmx.target == "question",  # type: ignore[attr-defined]
     }  # fmt: skip

@@ -23,7 +23,7 @@ from boilerhouse.dashboard.access import action, back, form_page, page
 from boilerhouse.dashboard.forms import ApiForm
 from boilerhouse.dashboard.listing import Choice, Listing
 from boilerhouse.dashboard.overview import WORST_FIRST, PoolRow, pool_rows
-from boilerhouse.dashboard.questions import Question
+from boilerhouse.dashboard.questions import ANSWER, Question
 from boilerhouse.dashboard.scale_effects import ScaleEffect
 from boilerhouse.dashboard.table_order import TableOrder
 from boilerhouse.dashboard.templatetags.ui import size
@@ -36,7 +36,6 @@ from pools.states import ContainerState
 from tenants import idle, releases
 from tenants.states import LIVE
 
-ANSWER = ("csrfmiddlewaretoken", "asked", "typed", "next")
 TABS = (("containers", "Containers"), ("usage", "Usage"), ("configuration", "Configuration"), ("timeline", "Timeline"))
 TIMELINE = 30
 ATTENTION = "attention"

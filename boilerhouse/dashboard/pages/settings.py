@@ -15,13 +15,15 @@ from django.shortcuts import render
 from django.urls import reverse
 
 from boilerhouse.api.settings_fields import SettingsInput, render_settings
+from boilerhouse.controller import retention
 from boilerhouse.core import deployment_settings
 from boilerhouse.core.errors import Conflict, Invalid, PreconditionFailed
 from boilerhouse.core.models import Deployment, FailingStep, Process, Role
-from boilerhouse.dashboard import consequences
+from boilerhouse.dashboard import consequences, questions
 from boilerhouse.dashboard.access import action, form_page, page
 from boilerhouse.dashboard.documents import Document
 from boilerhouse.dashboard.forms import ApiForm, check_version, version_of
+from boilerhouse.dashboard.questions import ANSWER, Question
 from boilerhouse.dashboard.sections import deployment as sections
 from boilerhouse.process import processes
 from pools import host
@@ -149,14 +151,32 @@ def _save_deployment(request: HttpRequest) -> HttpResponse:
     document = Document.posted(request.POST, sections.sections)
     body = document.read(SettingsInput) if document.do == "save" else None
     if body is not None:
+        wanted = body.wanted()
+        if question := _asks_first(request, wanted):
+            return questions.show(request, question, origin=request.path)
         try:
-            deployment_settings.replace(body.wanted(), lambda locked: check_version(mark, render_settings(locked)))
+            deployment_settings.replace(wanted, lambda locked: check_version(mark, render_settings(locked)))
         except (Invalid, PreconditionFailed) as error:
             document.add(error)
         else:
             messages.success(request, "Settings saved. Running containers are not changed.")
             return HttpResponseRedirect(reverse("settings-deployment"), status=303)
     return _deployment_page(request, document, mark)
+
+
+def _asks_first(request: HttpRequest, wanted: deployment_settings.DeploymentSettings) -> Question | None:
+    """The question if a shorter retention deletes something now, unless it has been answered."""
+    before = deployment_settings.current().retention_s
+    shorter = {kind: seconds for kind, seconds in wanted.retention_s.items() if seconds < before[kind]}
+    counts = {kind: number for kind, number in retention.doomed(shorter).items() if number}
+    if not counts:
+        return None
+    posted = [(name, str(value)) for name, values in request.POST.lists() for value in values]
+    question = consequences.shorter_retention(counts, [(name, value) for name, value in posted if name not in ANSWER])
+    if request.POST.get("asked") != question.kind:
+        return question
+    questions.check_typed(question, request)
+    return None
 
 
 deployment = form_page(_deployment, _save_deployment)
