@@ -40,7 +40,7 @@ def picked(request: HttpRequest) -> list[Assignment]:
     """The live assignments that are selected, or all of the list that match its filters; ``IDS`` at most."""
     values = request.POST if request.method == "POST" else request.GET
     if request.method != "POST" and "all" in values:
-        rows = tenant_listing.held_of(tenant_listing.listing(request).all)
+        rows = tenant_listing.held(request, tenant_listing.listing(request))
     else:
         rows = Assignment.objects.live().filter(pk__in=_uuids(values.getlist("id")[:IDS]))
     return list(rows.select_related("pool").defer(*tenant_listing.LARGE).order_by("tenant_id")[:IDS])

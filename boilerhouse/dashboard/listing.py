@@ -141,6 +141,11 @@ class Listing:
     def chosen(self) -> dict[str, str]:
         return {choice.name: self._query.get(choice.name, "") for choice in self.choices}
 
+    @property
+    def options(self) -> dict[str, str]:
+        """The chosen values of the filters that are on."""
+        return {one.name: self.chosen[one.name] for one in self.choices if self.chosen[one.name] in dict(one.options)}
+
     def sort_url(self, name: str) -> str:
         return self._url({"sort": f"-{name}" if self.sort == name else name, "page": None})
 

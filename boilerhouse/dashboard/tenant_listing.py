@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
-from django.db.models import OuterRef, Q, QuerySet, Subquery
+from django.db.models import OuterRef, Q, QuerySet, Subquery, Value
+from django.db.models.lookups import Exact
 from django.http import HttpRequest
 
 from boilerhouse.dashboard import badges
@@ -25,6 +25,7 @@ from tenants.states import LIVE, AssignmentState
 HOLDING, UNSAVED, RELEASED = "holding", "unsaved", "released"
 SEGMENTS = (("", "All"), (HOLDING, "Holding"), (UNSAVED, "Not saved"), (RELEASED, "Released"))
 USING = LIVE - {AssignmentState.RELEASE_FAILED}
+COLUMN_OF = {"pool": "pool_id", "state": "state"}
 LARGE = "config", "metadata", "secrets", "endpoints"
 """Columns that no list shows."""
 
@@ -117,9 +118,16 @@ def newest_claims(tenant_ids: Sequence[str]) -> dict[str, Assignment]:
     return {row.tenant_id: row for row in rows.select_related("pool", "container").defer(*LARGE)}
 
 
-def held_of(rows: QuerySet[Any]) -> AssignmentQuerySet:
-    """The live assignments of these tenants."""
-    return _live().filter(tenant_id__in=rows.order_by().values("pk"))
+def held(request: HttpRequest, shown: Listing) -> AssignmentQuerySet:
+    """The live assignments of the tenants that the list's filters select, on all pages."""
+    segment = segment_of(request)
+    if segment == RELEASED:
+        return Assignment.objects.none()
+    rows = _live().filter(tenant__id__icontains=shown.q) if shown.q else _live()
+    if segment:
+        is_unsaved = Q(state=AssignmentState.RELEASE_FAILED)
+        rows = rows.filter(is_unsaved if segment == UNSAVED else ~is_unsaved)
+    return rows.filter(**{COLUMN_OF[name]: value for name, value in shown.options.items()})
 
 
 def _line(tenant: Tenant, newest: Assignment | None, saved: tuple[datetime | None, int]) -> Line:
@@ -151,6 +159,11 @@ def _segment(name: str) -> Q:
 
 
 def _in_pool(segment: str, pool_id: str) -> Q:
-    """Who has used the pool, or uses it now where only such tenants are listed."""
-    rows = Assignment.objects.filter(pool_id=pool_id)
-    return _of(rows.exclude(state=AssignmentState.ENDED) if segment in (HOLDING, UNSAVED) else rows)
+    """Whose newest claim is of the pool: the pool that the list shows.
+
+    It is looked up tenant by tenant in the order of the list, so a page reads not much more than its own tenants.
+    """
+    if segment in (HOLDING, UNSAVED):
+        return _of(_live().filter(pool_id=pool_id))
+    newest = Assignment.objects.filter(tenant=OuterRef("pk")).order_by("-created_at").values("pool_id")
+    return Q(Exact(Subquery(newest[:1]), Value(pool_id)))

@@ -176,3 +176,26 @@ def test_events_are_told_by_claim(operator):
     Event.objects.filter(type="container.released").update(created_at=timezone.now() - timedelta(days=9))
     page = text_of(operator.get("/tenants/alice/")).split('id="timeline-h"')[1]
     assert page.index("in progress") < page.index("Saved") < page.index("Earlier") < page.index("was released from")
+
+
+def test_a_pool_lists_who_uses_it_now_or_used_it_last_and_nobody_who_is_elsewhere(operator, everybody):
+    other = make_pool("other")
+    released("moved", other)
+    make_held(make_pool("third"), "moved")
+    released("rested", other)
+    assert set(names(operator.get("/tenants/?pool=other"))) == {"rested"}
+    assert set(names(operator.get("/tenants/?pool=third"))) == {"moved"}
+
+
+@pytest.mark.parametrize(
+    ("query", "number"),
+    [("", 3), ("show=holding", 2), ("show=unsaved", 1), ("show=released", 0), ("pool=notes", 3), ("q=old", 1), ("state=pending", 1),
+     ("pool=nonsense", 3), ("state=nonsense", 3)],
+)  # fmt: skip
+def test_the_release_of_all_is_of_those_that_the_list_has(operator, everybody, query, number):
+    make_pool("empty")
+    page = text_of(operator.get(f"/tenants/?{query}"))
+    assert (f"Release all {number}" in page) == bool(number)
+    question = operator.get(f"/releases/?all=1&{query}")
+    assert ("Release" in text_of(question) and question.status_code == 200) == bool(number)
+    assert operator.get("/releases/?all=1&pool=empty").status_code == 303
