@@ -35,6 +35,11 @@ class ShownVersion:
     """What it changed of the version before, in a few words."""
 
     @property
+    def who(self) -> str:
+        """Who made it; empty if that was not recorded."""
+        return self.version.created_by.removeprefix("user ")
+
+    @property
     def digest(self) -> str:
         return self.version.manifest_digest or self.version.image_digest
 

@@ -68,7 +68,7 @@ def test_versions_say_who_made_them_and_what_they_changed(operator):
     changed(workload, "key deploy", resources={"memory_mb": 1024}, stop_timeout_ms=5000, labels={"team": "a"})
     page = plain(operator.get("/workloads/w/"))
     assert re.search(r"3 Process: Stop timeout, Labels: Labels of the container key deploy", page)
-    assert re.search(r"2 Resources: Memory user otto", page)
+    assert re.search(r"2 Resources: Memory otto", page)
     assert re.search(r"1 First version not recorded", page)
 
 
@@ -104,8 +104,9 @@ def test_rolling_back_makes_a_version_equal_to_the_old_one_and_asks_with_what_it
     assert (made.image_digest, made.manifest_digest, made.created_by) == ("sha256:one", "sha256:man", "user olga")
     audited = AuditEntry.objects.get(action="workload.update", actor="user olga")
     assert audited.after["rolledBackTo"] == 1
+    assert "w was rolled back to version 1, as version 3" in plain(operator.get("/activity/"))
     page = plain(operator.get("/workloads/w/"))
-    assert re.search(r"3 man Image, Resources: Memory.* user olga", page)
+    assert re.search(r"3 man Image, Resources: Memory.* olga", page)
     changed(workload, stop_timeout_ms=7000)
     assert operator.post(path, {"asked": "roll-back-3"}).status_code == 409, "somebody saved a version meanwhile"
     assert Workload.objects.get(pk="w").latest.number == 4

@@ -247,6 +247,31 @@ def _deployment() -> str:
     return deployment_id()
 
 
+def test_a_form_opens_at_what_is_wrong_and_at_results_and_asks_before_it_is_left(stack, pools, page):
+    """C18: results were below the fold, and leaving lost what was typed."""
+    address = f"{stack.base}/workloads/{pools(warm=1)}/edit"
+    page.goto(address)
+    page.locator("#s-environment > summary").click()
+    variables = page.locator("[name='/environment']")
+    variables.fill("no equals sign")
+    page.get_by_role("button", name="Save workload").last.click()
+    expect(variables).to_be_focused()
+    expect(variables).to_be_in_viewport()
+    expect(variables).to_have_value("no equals sign")
+    asked: list[str] = []
+    page.once("dialog", lambda dialog: (asked.append(dialog.type), dialog.dismiss()))
+    page.get_by_role("link", name="Cancel").click()
+    eventually(lambda: asked == ["beforeunload"])
+    assert page.url == address
+    variables.fill("")
+    page.get_by_role("button", name="Check config").click()
+    result = page.locator("[data-result]")
+    expect(result).to_be_focused()
+    expect(result).to_be_in_viewport()
+    expect(page.locator("#s-environment")).to_have_attribute("open", "")
+    page.problems = []
+
+
 def test_the_files_that_a_pattern_means_are_shown_before_it_is_saved(stack, pools, page, sink_server):
     pool = pools(sink=sink_server.json(STATE), warm=1)
     held = stack.claim("pattern-1", pool)["containerId"]

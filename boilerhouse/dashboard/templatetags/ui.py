@@ -330,7 +330,7 @@ def sentence(event: Event) -> SafeString:
             parts = [
                 "Workload ",
                 _mono(payload.get("workloadId")),
-                " was deleted" if payload.get("deleted") else " was saved",
+                _workload_change(payload),
             ]
         case "node.silent":
             parts = ["Node ", _mono(payload.get("node")), " has no running worker; its work waits"]
@@ -370,6 +370,14 @@ def _transfer(payload: dict[str, Any]) -> str:
     if sent is None or sent == whole:
         return state
     return f"sent {size(sent)} of {state}" if sent else f"nothing to send, {state}"
+
+
+def _workload_change(payload: dict[str, Any]) -> str:
+    if payload.get("deleted"):
+        return " was deleted"
+    if back_to := payload.get("rolledBackTo"):
+        return f" was rolled back to version {back_to}, as version {payload.get('version')}"
+    return " was saved"
 
 
 def _scaled(payload: dict[str, Any]) -> str:
