@@ -41,6 +41,8 @@ class Kind(StrEnum):
     QUEUE_UNSERVED = "queue_unserved"
     STEP_FAILING = "step_failing"
     """A step of the controller or of a watcher fails each time."""
+    NOTIFICATION_DISABLED = "notification_disabled"
+    """A target of notifications is dead, and is told of nothing."""
 
 
 class Severity(StrEnum):
@@ -59,6 +61,7 @@ class Thing(StrEnum):
     NODE = "node"
     PROCESS = "process"
     """A queue, a step or the controller, by name."""
+    NOTIFICATION = "notification"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from django.http import HttpRequest
 from django.urls import reverse
@@ -19,6 +20,8 @@ from boilerhouse.attention.words import count
 from boilerhouse.core.models import Role
 from boilerhouse.dashboard.access import may
 from boilerhouse.dashboard.templatetags.ui import short
+from boilerhouse.notifications import mutes as muted_causes
+from boilerhouse.notifications.incidents import key_of
 from pools.models import Pool, PoolStatus
 from syncing.sink_words import Remedy
 
@@ -28,6 +31,8 @@ PAGES = {
 PROCESSES = frozenset({Kind.NODE_LOST, Kind.CONTROLLER_LOST, Kind.QUEUE_UNSERVED, Kind.STEP_FAILING})
 STARTS = frozenset({Kind.POOL_CANNOT_START, Kind.POOL_UNSTABLE, Kind.ROLL_HALTED})
 NODE_WIDE = frozenset({Kind.ENGINE_GONE, Kind.HOST_NOT_READY, Kind.DISK_LOW})
+MUTES = (("3600", "1 hour"), ("28800", "8 hours"), ("86400", "1 day"), ("604800", "7 days"))
+"""How long notifications of a cause can be muted: seconds, label."""
 SHOWN = 8
 """How many are shown at once; the rest can be opened."""
 
@@ -53,6 +58,9 @@ class Need:
     link: str
     """The page of the object; empty on that page itself."""
     buttons: list[Button]
+    mutes: Sequence[tuple[str, str]] = ()
+    """How long the reader may mute notifications of it."""
+    muted_until: datetime | None = None
 
     @property
     def tone(self) -> str:
@@ -81,7 +89,12 @@ class Need:
 
 def of(found: Sequence[Cause], request: HttpRequest) -> list[Need]:
     """The causes for whoever sends this request."""
-    return [Need(cause, _link(cause, request.path), _buttons(cause, request)) for cause in found]
+    mutes = MUTES if may(request, Role.OPERATOR) else ()
+    muted = muted_causes.muted() if found else {}
+    return [
+        Need(cause, _link(cause, request), _buttons(cause, request), mutes, muted.get(key_of(cause.key)))
+        for cause in found
+    ]
 
 
 def of_pool(request: HttpRequest, pool: Pool, status: PoolStatus) -> list[Need]:
@@ -104,14 +117,16 @@ def of_tenant(request: HttpRequest, tenant_id: str) -> list[Need]:
     return of([cause for cause in causes.of_saves() if tenant_id in (*cause.unsaved, *cause.overdue)], request)
 
 
-def _link(cause: Cause, here: str) -> str:
+def _link(cause: Cause, request: HttpRequest) -> str:
     if cause.kind in PROCESSES:
         link = reverse("settings")
     elif cause.kind in NODE_WIDE:
         return ""
+    elif cause.kind == Kind.NOTIFICATION_DISABLED:
+        return reverse("notification", args=[cause.subject]) if may(request, Role.ADMIN) else ""
     else:
         link = reverse(PAGES[cause.thing], args=[cause.subject])
-    return "" if link == here else link
+    return "" if link == request.path else link
 
 
 def _buttons(cause: Cause, request: HttpRequest) -> list[Button]:

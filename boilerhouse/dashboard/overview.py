@@ -11,6 +11,7 @@ from boilerhouse.attention import causes
 from boilerhouse.attention.cause import Cause
 from boilerhouse.dashboard import badges, comparison, failures, feeds, needs, rolls, sparklines
 from boilerhouse.dashboard.bounded_counts import up_to
+from boilerhouse.notifications import own_causes
 from pools.models import Pool, PoolStatus
 from pools.states import PoolState
 from syncing.models import SyncRun
@@ -115,6 +116,7 @@ def overview(request: HttpRequest) -> dict[str, Any]:
     """Everything on the page."""
     rows = pool_rows()
     found = causes.present([(row.pool, row.status) for row in rows])
+    found = causes.ordered([*found, *own_causes.present()])
     return {
         "rows": rows,
         "needs": needs.of(found, request),

@@ -18,7 +18,7 @@ from django.db.models import Count
 from boilerhouse.attention import causes
 from boilerhouse.attention.cause import Cause
 from boilerhouse.core import clock, failpoints
-from boilerhouse.notifications import messages
+from boilerhouse.notifications import messages, own_causes
 from boilerhouse.notifications.models import Delivery, Incident, Mute, Target
 from boilerhouse.notifications.states import RULES, DeliveryState, Moment
 from boilerhouse.queues import wakeup_pipes
@@ -40,7 +40,8 @@ def look() -> int:
     if not targets and not Incident.objects.filter(settled_at=None).exists():
         return 0
     now = clock.now()
-    present = {key_of(cause.key): cause for cause in causes.present() if cause.kinds & set(RULES)}
+    found = [*causes.present(), *own_causes.present()]
+    present = {key_of(cause.key): cause for cause in found if cause.kinds & set(RULES)}
     _observe(present, now)
     failpoints.reach("notifications.observed")
     created = _tell(targets, now)
@@ -141,7 +142,8 @@ def _missing(incident: Incident, target: Target, told: Collection[str]) -> Momen
         return Moment.RESOLVED if Moment.OPENED in told and not is_told else None
     if Moment.OPENED in told or f"{Moment.OPENED} failed" in told:
         return None
-    return Moment.OPENED if wants(target, incident) else None
+    is_present = incident.absent_since is None
+    return Moment.OPENED if is_present and wants(target, incident) else None
 
 
 def wants(target: Target, incident: Incident) -> bool:

@@ -53,4 +53,5 @@ DEFAULT_RULES = (
     Kind.HOST_NOT_READY,
     Kind.NODE_LOST,
     Kind.DISK_LOW,
+    Kind.NOTIFICATION_DISABLED,
 )

@@ -176,6 +176,16 @@ def test_a_later_target_is_told_of_what_lasts(world):
     assert world.look(cause()) == 0
 
 
+def test_a_later_target_is_not_told_of_what_is_gone(world):
+    """The incident waits for the hold time, in case the cause comes back."""
+    make_target(name="one")
+    world.open(cause())
+    world.look()
+    make_target(name="two")
+    assert world.look() == 0
+    assert world.look(cause()) == 1
+
+
 def test_a_kind_that_joins_later_is_told_to_its_targets(world):
     """A sink is down; then a release fails because of it."""
     make_target(name="unsaved", kinds=[Kind.STATE_NOT_SAVED])
@@ -448,6 +458,17 @@ def test_a_dead_target_is_disabled_and_its_messages_are_cancelled(world, receive
     assert world.look(cause("a"), cause("b")) == 2, "enabled again: what lasts is told"
     send_due()
     assert set(Delivery.objects.values_list("state", flat=True)) == {DeliveryState.DELIVERED}
+
+
+def test_other_targets_are_told_of_a_dead_one(world):
+    make_target(name="dead")
+    make_target(name="other")
+    targets.disable("dead", "Nothing was delivered for 5 days.")
+    world.open()
+    assert told() == [("other", "notification:dead", "opened")]
+    targets.replace(targets.find("dead"), Wanted(name="dead", kind="webhook", kinds=DEFAULT_RULES))
+    world.resolve()
+    assert told()[1:] == [("other", "notification:dead", "resolved")]
 
 
 def test_a_target_that_is_gone_is_disabled_at_once(world, receiver):

@@ -98,7 +98,7 @@ def test_the_page_says_what_became_of_a_target(admin, settings):
     assert "After 5 days of failures, it is disabled." in text_of(admin.get(f"{LIST}ops/"))
     Target.objects.update(failing_since=None)
     admin.post(f"{LIST}ops/mute", {"for": "3600"})
-    assert "Muted until" in text_of(admin.get(f"{LIST}ops/"))
+    assert "<b>Muted.</b> This ends" in text_of(admin.get(f"{LIST}ops/"))
     admin.post(f"{LIST}ops/mute", {"for": "0"})
     assert Target.objects.get().muted_until is None
     assert "Resend" in text_of(admin.get(f"{LIST}ops/"))
@@ -152,6 +152,27 @@ def test_the_list_costs_no_query_for_each_row(admin, django_assert_max_num_queri
         make_delivery("t0")
     with django_assert_max_num_queries(25):
         assert admin.get(f"{LIST}t0/").status_code == 200
+
+
+def test_the_overview_says_that_a_target_is_disabled(admin, client):
+    make_delivery()
+    targets.disable("ops", "Nothing was delivered for 5 days.")
+    page = text_of(admin.get("/"))
+    assert "Notifications to ops are disabled" in page
+    assert f"{LIST}ops/" in admin.get("/").content.decode()
+
+
+def test_a_need_is_muted_where_it_is_shown(admin):
+    make_delivery()
+    targets.disable("ops", "Nothing was delivered for 5 days.")
+    page = admin.get("/").content.decode()
+    assert 'value="notification:ops"' in page
+    assert "Mute for 8 hours" in page
+    admin.post("/causes/mute", {"key": "notification:ops", "for": "28800"})
+    page = text_of(admin.get("/"))
+    assert "notifications muted, ends <time" in page
+    assert "Mute for 8 hours" not in page
+    assert "Unmute" in page
 
 
 def test_every_rule_has_words():

@@ -18,7 +18,7 @@ from django.utils import timezone
 from boilerhouse.attention.cause import Kind
 from boilerhouse.core.errors import Conflict, FieldError, Invalid
 from boilerhouse.core.models import Role
-from boilerhouse.dashboard import badges, consequences, forms
+from boilerhouse.dashboard import badges, consequences, forms, needs
 from boilerhouse.dashboard.access import action, form_page, page, slow
 from boilerhouse.dashboard.forms import ApiForm
 from boilerhouse.dashboard.listing import Choice, Listing
@@ -58,8 +58,9 @@ RULE_WORDS = {
     Kind.NODE_LOST: "A node has no worker",
     Kind.QUEUE_UNSERVED: "A queue is not served",
     Kind.STEP_FAILING: "A step of the controller fails",
+    Kind.NOTIFICATION_DISABLED: "A target of notifications is disabled",
 }
-MUTES = (("3600", "1 hour"), ("28800", "8 hours"), ("86400", "1 day"), ("604800", "7 days"), ("0", "Not muted"))
+MUTES = (*needs.MUTES, ("0", "Not muted"))
 LONGEST_MUTE_S = 30 * 86_400
 
 
