@@ -623,6 +623,8 @@ class ContainerUsage(models.Model):
     at = models.DateTimeField()
     cpu_ns = models.PositiveBigIntegerField()
     """CPU time since its start; the difference of two samples is the use between them."""
+    cores = models.FloatField(null=True)
+    """The use since the sample before; null for the first."""
     memory_bytes = models.PositiveBigIntegerField()
     pids = models.PositiveIntegerField()
     disk_bytes = models.PositiveBigIntegerField(null=True)

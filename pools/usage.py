@@ -90,14 +90,16 @@ def sample() -> int:
             continue
         before = _before.get(container.runtime_id)
         _before[container.runtime_id] = (now, usage.cpu_ns)
+        used_cores = None
         if before and now > before[0]:
-            cores[container.pool_id] += max(0, usage.cpu_ns - before[1]) / 1e9 / (now - before[0]).total_seconds()
+            used_cores = max(0, usage.cpu_ns - before[1]) / 1e9 / (now - before[0]).total_seconds()
+            cores[container.pool_id] += used_cores
         memory[container.pool_id] += usage.memory_bytes
         disk[container.pool_id] += container.disk_bytes or 0
         samples.append(
             ContainerUsage(
                 container_id=container.pk, at=now, cpu_ns=usage.cpu_ns, memory_bytes=usage.memory_bytes,
-                pids=usage.pids, disk_bytes=container.disk_bytes,
+                cores=used_cores, pids=usage.pids, disk_bytes=container.disk_bytes,
             )
         )  # fmt: skip
     for runtime_id in [key for key, (at, _) in _before.items() if at != now]:

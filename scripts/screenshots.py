@@ -29,7 +29,7 @@ APPLY = "css => { const one = new CSSStyleSheet(); one.replaceSync(css); documen
 PAGES = {
     "overview": "/", "pools": "/pools/", "pool": "/pools/notes/", "pool-usage": "/pools/notes/?tab=usage&range=24h",
     "pool-configuration": "/pools/notes/?tab=configuration", "pool-timeline": "/pools/notes/?tab=timeline",
-    "pool-new": "/pools/new", "tenants": "/tenants/", "tenant": "/tenants/acme-042/",
+    "pool-new": "/pools/new", "containers": "/containers/", "tenants": "/tenants/", "tenant": "/tenants/acme-042/",
     "tenant-unsaved": "/tenants/ci:infra/", "sync": "/sync/", "sync-specs": "/sync/specs/",
     "sync-spec": "/sync/specs/build-cache/", "sync-spec-edit": "/sync/specs/notes-state/edit",
     "sync-spec-json": "/sync/specs/notes-state/edit?tab=json", "workloads": "/workloads/",

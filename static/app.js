@@ -211,11 +211,14 @@ function settle() {
   inZone();
 }
 
+const FLASH_MS = 1400;
+
 if (window.Idiomorph) {
   Object.assign(Idiomorph.defaults.callbacks, {
     beforeNodeMorphed(old, fresh) {
       if (old.nodeType !== 1) return true;
       if (old.hasAttribute("data-keep")) return false; // what is being typed or read stays
+      if (old.hasAttribute("data-count")) return false; // the server knows of no selection
       if (old.matches("time[data-local]") && fresh.dateTime === old.dateTime) return false;
       if (window.charts && old.matches(".plot[data-chart]") && charts.has(old)) {
         if (fresh.dataset && fresh.dataset.chart) charts.update(old, fresh.dataset.chart);
@@ -223,6 +226,7 @@ if (window.Idiomorph) {
       }
       if (old.matches("tr[data-v], article[data-v]") && fresh.dataset && old.dataset.v !== fresh.dataset.v) {
         fresh.classList.add("flash");
+        setTimeout(() => old.classList.remove("flash"), FLASH_MS);
       }
       return true;
     },
@@ -231,6 +235,7 @@ if (window.Idiomorph) {
       if (name === "checked" && node.closest("[data-pick]")) return false;
       if (name === "hidden" && node.matches(".bulk")) return false;
       if (name === "class" && node.id === "conn") return false;
+      if (name === "class" && node.classList.contains("flash")) return false; // the next refresh would cut it short
       return true;
     },
   });
@@ -369,7 +374,9 @@ document.addEventListener("change", (event) => {
 });
 
 function countPicked(form) {
-  const count = form.querySelectorAll("input[name=id]:checked").length;
+  const all = form.querySelector("input[name=all]:checked");
+  const picked = form.querySelectorAll("input[name=id]:checked").length;
+  const count = picked && all ? Number(all.dataset.total) : picked;
   const bar = form.querySelector(".bulk");
   if (!bar) return;
   bar.hidden = count === 0;
@@ -395,8 +402,9 @@ window.fullScreen = (button, name) => {
 // Questions: asked for when they are needed, because a text that came with the page tells of an earlier state.
 
 async function ask(form, button) {
-  const url = new URL(form.getAttribute("action"), location.href);
-  url.search = new URLSearchParams(new FormData(form, button)).toString();
+  const own = button?.getAttribute("formaction"); // an action on one row of the form
+  const url = new URL(own || form.getAttribute("action"), location.href);
+  if (!own) url.search = new URLSearchParams(new FormData(form, button)).toString();
   let answer;
   try {
     answer = await fetch(url, { headers: { "HX-Request": "true", "HX-Target": "question" } });
@@ -424,6 +432,7 @@ function guardTyped(place) {
 document.addEventListener("submit", (event) => {
   if (event.target.hasAttribute("data-ask")) {
     event.preventDefault();
+    document.querySelector(".menu:popover-open")?.hidePopover();
     ask(event.target, event.submitter);
     return;
   }

@@ -88,7 +88,7 @@ def _remove(fields: Mapping[str, list[str]], container_id: object) -> list[ApiCa
     return [_delete("containers", "containers", str(container_id))]
 
 
-def _release_many(fields: Mapping[str, list[str]], **_: object) -> list[ApiCall]:
+def _remove_many(fields: Mapping[str, list[str]], **_: object) -> list[ApiCall]:
     return [_delete("containers", "containers", id) for id in fields.get("id", [])]
 
 
@@ -111,7 +111,7 @@ CALLS: dict[str, Calls] = {
     "container-remove": _remove,
     "pool-drain": lambda _, pool_id: [_act("pools", "pools", pool_id, "drain")],
     "pool-delete": lambda _, pool_id: [_delete("pools", "pools", pool_id, force=True)],
-    "pool-release": _release_many,
+    "containers-remove": _remove_many,
     "tenant-release": lambda _, tenant_id: [_release(tenant_id)],
     "tenant-discard": lambda _, tenant_id: [_release(tenant_id, discard=True)],
     "tenant-erase": _erase,
@@ -140,4 +140,5 @@ def of_action(request: HttpRequest, fields: Sequence[tuple[str, str]]) -> Spelle
     values: dict[str, list[str]] = {}
     for name, value in fields:
         values.setdefault(name, []).append(value)
-    return spell(request, CALLS[match.url_name](values, **match.kwargs))
+    calls = CALLS[match.url_name](values, **match.kwargs)
+    return spell(request, calls) if calls else None

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from django.db.models import QuerySet
 from django.http import HttpRequest
 
 from boilerhouse.core import users
@@ -156,40 +155,6 @@ def delete_pool(_request: HttpRequest, pool_id: str) -> Question:
         first = f"{count(held, 'tenant')} {'is' if held == 1 else 'are'} released first without a save: {lost} lost."
     text = f"{first} Then its containers, its sync specs and the pool are deleted. Saved state stays in the sinks."
     return Question(f"Delete {pool_id}?", text, "Delete pool", "delete", pool_id)
-
-
-def release_many(request: HttpRequest, pool_id: str) -> Question:
-    """Of the tenants of the selected containers."""
-    picked = ids_of(request)
-    held = list(picked_assignments(pool_id, picked))
-    if not held:
-        raise Conflict("None of the selected containers has a tenant. Nothing was released.")
-    specs = [spec.pk for spec in syncing.specs_to_save(pool_id, None)]
-    names = ", ".join(row.tenant_id for row in held[:10]) + (f" and {len(held) - 10} more" if len(held) > 10 else "")
-    who = f"{names} {'is' if len(held) == 1 else 'are'} disconnected now."
-    title, ids = f"Release {count(len(held), 'tenant')}?", [("id", str(row.container_ref)) for row in held]
-    if not specs:
-        text = f"{who} Nothing is saved: no sync spec of {pool_id} saves on release. Their state is lost."
-        return Question(title, text, f"Release {len(held)} and lose state", "lose", str(len(held)), ids)
-    text, typed = f"{who} Their state is saved by {', '.join(specs)}. {RETRIED}", str(len(held))
-    return Question(title, text, f"Save and release {len(held)}", "save", typed if len(held) > MANY else "", ids)
-
-
-def ids_of(request: HttpRequest) -> list[str]:
-    """The ids of the selected rows."""
-    values = request.POST if request.method == "POST" else request.GET
-    return values.getlist("id")[:IDS]
-
-
-def picked_assignments(pool_id: str, picked: Sequence[str]) -> QuerySet[Assignment]:
-    """The live assignments of the selected containers; other values count for nothing."""
-    ids = []
-    for text in picked:
-        try:
-            ids.append(UUID(text))
-        except ValueError:
-            continue
-    return Assignment.objects.live().filter(pool_id=pool_id, container_ref__in=ids).order_by("tenant_id")
 
 
 def delete_spec(_request: HttpRequest, spec_id: str) -> Question:

@@ -71,14 +71,13 @@ def _nav(path: str) -> list[NavItem]:
 
     def item(label: str, icon: str, name: str, **more: Any) -> NavItem:
         url = reverse(name)
-        is_current = (
-            path == url if name == "overview" else path.startswith(url) or (name == "pools" and "/containers/" in path)
-        )
+        is_current = path == url if name == "overview" else path.startswith(url)
         return NavItem(label, icon, url, is_current, **more)
 
     return [
         item("Overview", "i-gauge", "overview"),
         item("Pools", "i-boxes", "pools", count=len(pools), alerts=sum(1 for error in pools if error)),
+        item("Containers", "i-container", "containers", is_optional=True),
         item("Tenants", "i-users", "tenants", count=counts["assigned"], alerts=counts["release_failed"]),
         item("Sync", "i-arrow-down-up", "sync", alerts=save_causes.alerts()),
         item("Workloads", "i-blocks", "workloads", is_optional=True),

@@ -42,7 +42,7 @@ SIGNING_IN = {
     "set-password": "inside, by its class",
 }
 OUTSIDE = {
-    "pool-release", "release-many", "sync-probe", "tenant-erase", "pool-claim", "load-example", "use-built-in-s3", "node-backup",
+    "containers-remove", "release-many", "sync-probe", "tenant-erase", "pool-claim", "load-example", "use-built-in-s3", "node-backup",
     "notification-test",
 }  # fmt: skip
 """They say why in their decorator."""

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import Group, User
-from django.contrib.sessions.models import Session
 
+from boilerhouse.core.models import Session
 from boilerhouse.dashboard import log_following
 from boilerhouse.dashboard.log_lines import SHOWN, LogSearch, choose, log_lines, tone_of
 from tests.make import make_container

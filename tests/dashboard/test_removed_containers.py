@@ -96,7 +96,8 @@ def test_why_it_ended(client, db, data_dir, over, tenant, words):
 def test_search_finds_it_by_the_end_of_its_id(client, db, data_dir):
     tombstone = gone()
     sign_in(client, "viewer")
-    assert str(tombstone.pk) in client.get(f"/search?q=c-{tombstone.pk.hex[-8:]}").content.decode()
+    answer = client.get(f"/search?q=c-{tombstone.pk.hex[-8:]}")
+    assert answer.headers["Location"] == f"/containers/{tombstone.pk}/"
 
 
 def test_nothing_of_it_is_shown_after_its_tenant_was_erased(client, db, data_dir):

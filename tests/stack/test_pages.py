@@ -162,14 +162,16 @@ def test_several_are_released_at_once_and_the_effect_of_a_size_is_shown_before(s
     expect(page.locator("#effect")).to_contain_text("Keeps 2 claimed containers")
     page.get_by_label("Target size").fill("50")
     expect(page.locator("#effect")).to_contain_text("Enter 3 to 5.")
+    page.goto(f"{stack.base}/pools/{pool}/?state=claimed")
     page.get_by_label("Select all on this page").check()
-    page.get_by_role("button", name="Save and release 2").click()
+    page.get_by_role("button", name="Remove 2").click()
     dialog = page.get_by_role("dialog")
     expect(dialog).to_contain_text("Nothing is saved")
     page.locator("#question-in").fill("2")
-    dialog.get_by_role("button", name="Release 2 and lose state").click()
-    expect(page.locator("#toasts")).to_contain_text("Saving and releasing 2 of 2.")
+    dialog.get_by_role("button", name="Remove 2 and lose state").click()
+    expect(page.locator("#main")).to_contain_text("2 of 2 removed.")
     eventually(lambda: not stack.status("bulk-0")["assigned"] and not stack.status("bulk-1")["assigned"], 30)
+    page.goto(f"{stack.base}/pools/{pool}/")
     page.get_by_role("button", name="Pause refill").click()
     expect(page.get_by_role("heading", level=1)).to_contain_text("Paused")
     page.get_by_role("button", name="Resume").click()
@@ -284,6 +286,9 @@ def shown(stack) -> Iterator[dict[str, str]]:
         )
         stack.ok("POST", "tenants/team-vision/sync", {"direction": "outward"}, 202)
         eventually(lambda: set(server.keys("t/team-vision/state")) == {"one"}, 30)
+        gone = stack.claim("team-gone", pool)["containerId"]
+        stack.exec(gone, "echo the last words > /proc/1/fd/1")
+        stack.release("team-gone")
         workload = stack.ok("GET", f"pools/{pool}")["workloadId"]
         run = stack.ok("GET", "tenants/team-vision/runs")["items"][0]["id"]
         access = {"id": "pictures", "name": "pictures", "accessKeyId": "AKIDPICTURES", "secretAccessKey": "x" * 20}
@@ -294,6 +299,7 @@ def shown(stack) -> Iterator[dict[str, str]]:
             "overview": "/", "pools": "/pools/", "pool": f"/pools/{pool}/", "pool-usage": f"/pools/{pool}/?tab=usage",
             "pool-configuration": f"/pools/{pool}/?tab=configuration", "pool-timeline": f"/pools/{pool}/?tab=timeline",
             "pool-new": "/pools/new", "container": f"/containers/{held['containerId']}/", "terminal": f"/containers/{held['containerId']}/terminal/",
+            "containers": "/containers/", "container-gone": f"/containers/{gone}/",
             "tenants": "/tenants/",
             "tenant": "/tenants/team-vision/", "tenant-sync": "/tenants/team-vision/sync", "sync": "/sync/",
             "sync-specs": "/sync/specs/", "sync-spec": f"/sync/specs/{pool}/", "run": f"/sync/runs/{run}/",

@@ -9,19 +9,26 @@ from urllib.parse import urlencode
 
 from django.conf import settings
 from django.contrib import messages
-from django.db.models import CharField, FilteredRelation, Q, QuerySet
-from django.db.models.functions import Cast
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
 from django.urls import reverse
 from django.utils import timezone
 
-from boilerhouse.core.errors import BoilerhouseError, Conflict, FieldError, Invalid
+from boilerhouse.core.errors import Conflict, FieldError, Invalid
 from boilerhouse.core.models import Event, Role
-from boilerhouse.dashboard import charts, comparison, conflicts, consequences, feeds, needs, questions, rolls
-from boilerhouse.dashboard.access import action, back, form_page, page
+from boilerhouse.dashboard import (
+    charts,
+    comparison,
+    conflicts,
+    consequences,
+    container_rows,
+    feeds,
+    needs,
+    questions,
+    rolls,
+)
+from boilerhouse.dashboard.access import action, form_page, page
 from boilerhouse.dashboard.forms import ApiForm
-from boilerhouse.dashboard.listing import Choice, Listing
 from boilerhouse.dashboard.overview import WORST_FIRST, PoolRow, pool_rows
 from boilerhouse.dashboard.questions import ANSWER, Question
 from boilerhouse.dashboard.scale_effects import ScaleEffect
@@ -30,11 +37,9 @@ from boilerhouse.dashboard.templatetags.ui import size
 from pools import services
 from pools.api.serializers import PoolInput, render_pool
 from pools.egress import DEFAULT, Mode
-from pools.models import Container, Pool, PoolUsage, Workload
+from pools.models import Pool, PoolUsage, Workload
 from pools.services import find_pool
-from pools.states import ContainerState
-from tenants import idle, releases
-from tenants.states import LIVE
+from tenants import idle
 
 TABS = (("containers", "Containers"), ("usage", "Usage"), ("configuration", "Configuration"), ("timeline", "Timeline"))
 TIMELINE = 30
@@ -82,12 +87,6 @@ def _states(rows: list[PoolRow]) -> list[tuple[str, str]]:
     return [(ATTENTION, "Needs attention"), *states]
 
 
-def containers_of(rows: QuerySet[Container]) -> QuerySet[Container]:
-    """With the tenant of each."""
-    held = FilteredRelation("assignments", condition=Q(assignments__state__in=list(LIVE)))
-    return rows.select_related("version").annotate(held=held).annotate(tenant=Cast("held__tenant_id", CharField()))
-
-
 def _context(request: HttpRequest, pool: Pool, tab: str) -> dict[str, Any]:
     """Context of every tab of a pool's page."""
     row = PoolRow(pool, pool.status(), roll=rolls.of_pools([pool]).get(pool.pk))
@@ -111,7 +110,7 @@ def pool(request: HttpRequest, pool_id: str) -> HttpResponse:
     context = _context(request, pool, tab)
     match tab:
         case "containers":
-            context["list"] = _containers(request, pool)
+            context["list"] = container_rows.listing(request, pool)
         case "usage":
             span = charts.asked_range(request.GET.get("range"))
             context |= {"span": span, "spans": list(charts.RANGES), "charts": _charts(pool, span)}
@@ -121,18 +120,6 @@ def pool(request: HttpRequest, pool_id: str) -> HttpResponse:
         case "timeline":
             context["events"] = feeds.newest(TIMELINE, pool_id=pool_id)
     return render(request, "pages/pool.html", context)
-
-
-def _containers(request: HttpRequest, pool: Pool) -> Listing:
-    return Listing(
-        request,
-        containers_of(pool.containers.all()),
-        choices=[Choice("state", "state", "state", ContainerState.choices)],
-        search=["tenant", "runtime_id"],
-        sorts={"id": "pk", "state": "state", "tenant": "tenant", "age": "created_at", "health": "health",
-               "version": "version__number", "disk": "disk_bytes"},
-        default="-health",
-    )  # fmt: skip
 
 
 def _charts(pool: Pool, span: str) -> list[charts.Chart]:
@@ -340,30 +327,6 @@ def delete(request: HttpRequest, pool_id: str) -> str | HttpResponse:
     services.start_deleting(pool_id, force=True)
     messages.success(request, f"Deleting {pool_id}. Its tenants are saved and released first.")
     return HttpResponseRedirect(reverse("pools"), status=303)
-
-
-@action(
-    acts="Each release is a transaction of its own, and the page says which were refused.",
-    asks=consequences.release_many,
-)
-def release_many(request: HttpRequest, pool_id: str) -> str | HttpResponse:
-    """Release, with a save, the tenants of the selected containers; each error is reported."""
-    picked = consequences.ids_of(request)
-    done, refused = 0, []
-    for row in consequences.picked_assignments(pool_id, picked):
-        try:
-            releases.begin_in(row.held_container)
-            done += 1
-        except BoilerhouseError as error:
-            refused.append(f"{row.tenant_id}: {error.detail}")
-    skipped = len(picked) - done - len(refused)
-    message = f"Saving and releasing {done} of {len(picked)}."
-    if skipped:
-        message += f" {skipped} had no tenant."
-    if refused:
-        messages.warning(request, f"{message} Not released: {'; '.join(refused)}")
-        return back(request)
-    return message
 
 
 @page()

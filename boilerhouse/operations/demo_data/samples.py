@@ -66,7 +66,8 @@ def _of_container(rows: Rows, container: Container) -> None:
         cpu_ns += round((at - before).total_seconds() * busy * 1e9)
         memory = min(0.92, max(0.05, memory + chance.gauss(0, 0.004)))
         rows.add(
-            ContainerUsage, container_id=container.pk, at=at, cpu_ns=cpu_ns, pids=9 if is_claimed else 4,
-            memory_bytes=round(workload.memory_mb * MB * memory), disk_bytes=container.disk_bytes,
+            ContainerUsage, container_id=container.pk, at=at, cpu_ns=cpu_ns, cores=round(busy, 3),
+            pids=9 if is_claimed else 4, memory_bytes=round(workload.memory_mb * MB * memory),
+            disk_bytes=container.disk_bytes,
         )  # fmt: skip
         before = at
