@@ -20,7 +20,7 @@ PICTURES = ROOT / "docs" / "screenshots"
 CHROMIUM = ["--no-sandbox", "--disable-background-networking"]
 MAX_HEIGHT = {1440: 1500, 390: 1800}
 """Longer pages are cut: pictures show what a page is like, not all of its rows."""
-COLOURS = 96
+COLOURS = 160
 STILL = "*, *::before, *::after { transition: none !important; animation: none !important; caret-color: transparent }"
 
 APPLY = "css => { const one = new CSSStyleSheet(); one.replaceSync(css); document.adoptedStyleSheets = [one]; }"
@@ -87,7 +87,9 @@ def _picture(page: Page, url: str, path: Path, width: int, theme: str) -> None:
     page.wait_for_timeout(200)
     page.screenshot(path=path)
     with Image.open(path) as picture:
-        picture.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
+        picture.convert("RGB").quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
+            path, optimize=True
+        )
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ def of_deployment(request: HttpRequest) -> FirstSteps | None:
          "Programs claim with a key. Ask an admin for one.",
          has_key, (StepAction("Create API key", reverse("settings-keys"), "i-key-round"),) if manages else (), None),
         ("First claim", "Give a tenant a container, here or by the API.", False,
-         (StepAction("Claim for a tenant", reverse("pool-claim", args=[pool.pk]), "i-play"),)
+         (StepAction("Claim for a tenant", reverse("pool-claim", args=[pool.pk]), "i-flame"),)
          if operates and pool else (), _claim_call(request, pool) if pool else None),
     ]  # fmt: skip
     following = next(number for number, part in enumerate(parts) if not part[2])

@@ -251,7 +251,7 @@ ACTIONS: dict[str, Callable[[str, int], Iterator[Result]]] = {
     "pause": _pools("Pause refill of", "pool-pause", "i-pause", "post", is_paused=False, is_draining=False),
     "resume": _pools("Resume", "pool-resume", "i-play", "post"),
     "drain": _pools("Drain", "pool-drain", "i-droplets", "ask", is_draining=False),
-    "claim": _pools("Claim in", "pool-claim", "i-play", "go", is_draining=False),
+    "claim": _pools("Claim in", "pool-claim", "i-flame", "go", is_draining=False),
     "scale": _pools("Scale", "pool", "i-boxes", "go"),
     "release": _tenants("Release", "tenant-release", "i-undo-2", "ask", [ASSIGNED]),
     "retry": _tenants("Retry save of", "tenant-release", "i-rotate-cw", "ask", [FAILED]),

@@ -49,21 +49,26 @@ def rows() -> dict[str, list[dict[str, object]]]:
 
 
 def test_the_same_seed_makes_the_same_rows_and_remove_leaves_none(data_dir):
-    filling.fill(7, NOW)
+    filling.fill(7, NOW, days=1)
     first = rows()
     assert {"pools.Container", "tenants.Assignment", "core.Event", "syncing.SyncRun"} <= set(first)
     filling.remove()
     assert rows() == {}
     assert not filling.is_present()
-    filling.fill(7, NOW)
+    filling.fill(7, NOW, days=1)
     assert rows() == first
+
+
+def test_another_seed_makes_other_rows(data_dir):
+    filling.fill(8, NOW, days=0)
+    first = list(Container.objects.values_list("pk", flat=True))
     filling.remove()
-    filling.fill(8, NOW)
-    assert rows() != first
+    filling.fill(9, NOW, days=0)
+    assert not set(first) & set(Container.objects.values_list("pk", flat=True))
 
 
 def test_what_others_made_meanwhile_stays(data_dir):
-    filling.fill()
+    filling.fill(days=0)
     mine = make_pool("mine", workload=Workload.objects.get(pk="notes"))
     api_keys.create_key(name="mine", role=Role.VIEWER)
     emit("pool.scaled", pool_id="notes", created=True)
@@ -90,7 +95,7 @@ def test_a_running_deployment_is_refused(data_dir):
 
 
 def test_no_process_starts_that_would_act_on_them(data_dir):
-    filling.fill()
+    filling.fill(days=0)
     with pytest.raises(deployment.HasDemoData):
         deployment.check_node()
     for command in ("up", "run_worker", "run_controller"):
@@ -131,7 +136,7 @@ def test_the_rows_agree_with_each_other(data_dir):
 
 def test_every_page_shows_them(admin_client, data_dir, settings):
     settings.BOILERHOUSE_RUNTIME = {"BACKEND": "boilerhouse.operations.demo_data.engine.DemoEngine", "OPTIONS": {}}
-    filling.fill()
+    filling.fill(days=1)
     filling.beat()
     run = SyncRun.objects.failed().first()
     container = Container.objects.filter(state="claimed").first()

@@ -231,6 +231,21 @@ def test_who_holds_one_gets_no_second_and_is_told(client, data_dir, fake_engine)
     assert Assignment.objects.count() == 1
 
 
+def test_the_pages_of_a_pool_and_of_a_released_tenant_lead_to_a_claim(client, data_dir):
+    operator = member(client, "operator")
+    pool = make_pool("p")
+    assert 'href="/pools/p/claim"' in text_of(operator.get("/pools/p/"))
+    Tenant.objects.create(id="org:41")
+    now = pool.created_at
+    Assignment.objects.create(
+        tenant_id="org:41", pool=pool, generation=1, state="ended", deadline=now, was_assigned=True, ended_at=now
+    )
+    assert 'href="/pools/p/claim?tenant=org%3A41"' in text_of(operator.get("/tenants/org:41/"))
+    assert 'value="org:41"' in text_of(operator.get("/pools/p/claim?tenant=org%3A41"))
+    Pool.objects.update(is_draining=True)
+    assert "/pools/p/claim" not in text_of(operator.get("/pools/p/"))
+
+
 def test_a_viewer_may_not_claim(client, data_dir):
     make_pool("p")
     assert member(client, "viewer").get("/pools/p/claim").status_code == 403

@@ -312,7 +312,7 @@ def test_a_sync_says_what_it_would_do_and_a_backup_brings_a_file_back(stack, poo
     assert counts("Save to the sink") == ["2", "0", "0", "0"]
     page.get_by_role("button", name="Save now").click()
     expect(page.locator("#toasts")).to_contain_text("1 save of keeper-1 queued")
-    expect(page.locator("#main table").first).to_contain_text("Done")
+    expect(page.get_by_role("table", name="Sync runs")).to_contain_text("Done")
     assert counts("Save to the sink") == ["0", "0", "2", "0"]
     stack.exec(held, "rm /state/one; echo longer-than-before > /state/two; echo three > /state/three")
     assert counts("Save to the sink") == ["1", "1", "0", "1"]
@@ -344,8 +344,8 @@ def test_a_run_that_fails_says_why_on_its_page(stack, pools, page, sink_server):
     sink_server.stop()
     stack.ok("POST", "tenants/fail-1/sync", {"direction": "outward"}, 202)
     live(page, f"{stack.base}/tenants/fail-1/")
-    expect(page.locator("#main table").first).to_contain_text("Failed", timeout=60_000)
-    page.locator("#main table").first.get_by_role("link", name="Save").first.click()
+    expect(page.get_by_role("table", name="Sync runs")).to_contain_text("Failed", timeout=60_000)
+    page.get_by_role("table", name="Sync runs").get_by_role("link", name="Save").first.click()
     expect(page.get_by_role("heading", name="Error", exact=True)).to_be_visible()
     expect(page.get_by_label("Error message")).to_contain_text("unreachable")
     expect(page.get_by_role("button", name="Copy", exact=True)).to_be_visible()

@@ -72,7 +72,7 @@ def test_a_tenant_is_followed_from_claim_to_release_by_keyboard(stack, pools, pa
     page.get_by_role("button", name="Save now").focus()
     page.keyboard.press("Enter")
     expect(page.get_by_text("1 save of keys-1 queued.")).to_be_visible()
-    expect(page.locator("#main table").first).to_contain_text("Done")
+    expect(page.get_by_role("table", name="Sync runs")).to_contain_text("Done")
     page.get_by_role("button", name="Release").first.focus()
     page.keyboard.press("Enter")
     dialog = page.get_by_role("dialog")

@@ -35,6 +35,7 @@ LISTED: tuple[type[Model], ...] = (
     Workload, Tenant, Credential, ApiKey, AuditEntry, Process, RegistryCredential, ImagePull, SinkPlace,
 )  # fmt: skip
 """What is deleted by its id."""
+DAYS = 7
 AT_WORK = (Process.Kind.WORKER, Process.Kind.CONTROLLER)
 
 
@@ -48,13 +49,13 @@ def is_present() -> bool:
     return demo_data_file().exists()
 
 
-def fill(seed: int = 1, now: datetime | None = None) -> dict[str, int]:
+def fill(seed: int = 1, now: datetime | None = None, days: int = DAYS) -> dict[str, int]:
     """Write the demo data; the same seed and time give the same rows, except their event numbers. Returns counts.
 
     Raises NotEmpty if there is anything of this deployment's own, if a worker or controller runs, or if they are there.
     """
     deployment.deployment_id()
-    rows = Rows(seed, now or clock.now().replace(microsecond=0))
+    rows = Rows(seed, now or clock.now().replace(microsecond=0), days)
     with transaction.atomic():
         _check_empty()
         history = Present(rows).write()

@@ -1,4 +1,4 @@
-"""A week of claims, saves and restores that have ended, with their events."""
+"""A week of claims, saves and restores that have ended, with their events, and the claims of the week before."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from syncing.states import Direction, SyncRunState, Trigger
 from tenants.models import Assignment
 from tenants.states import AssignmentState, ReleaseReason, Source
 
-DAYS = 7
 WEEKEND = 0.35
 MINUTES = {
     "notes": 42, "notebooks": 150, "build-workers": 7, "browser-agents": 19, "postgres-sandboxes": 260
@@ -75,10 +74,13 @@ class History:
 
     # Holds -----------------------------------------------------------------------------------------
 
-    def write_week(self) -> None:
-        """Every claim of the last week that has ended."""
+    def write_past(self) -> None:
+        """Every claim that has ended in the time of the history; of as long before, without what it did, to compare."""
         for pool in POOLS:
             for hold in self._past(pool):
+                if hold.start < self.rows.now - timedelta(days=self.rows.days):
+                    self._end(hold, ReleaseReason.REQUESTED, GATEWAY)
+                    continue
                 self.holds.append(hold)
                 self.claim(hold)
                 self.save_while_held(hold)
@@ -109,11 +111,11 @@ class History:
         """More on weekdays and by day than at weekends and by night."""
         chance, starts = self.rows.random, []
         midnight = self.rows.now.replace(hour=0, minute=0, second=0, microsecond=0)
-        for back in range(DAYS, -1, -1):
+        for back in range(2 * self.rows.days, -1, -1):
             day = midnight - timedelta(days=back)
             count = pool.day * (WEEKEND if day.weekday() >= 5 else 1) * chance.uniform(0.85, 1.15)
             starts += [day + timedelta(hours=chance.triangular(0, 24, 13)) for _ in range(round(count))]
-        return sorted(at for at in starts if self.rows.now - timedelta(days=DAYS) < at < self.rows.now)
+        return sorted(at for at in starts if self.rows.now - timedelta(days=2 * self.rows.days) < at < self.rows.now)
 
     def hold(self, pool: DemoPool, tenant: str, start: datetime, end: datetime | None) -> Hold:
         """A use of a new container; one in twelve claims was cold."""
@@ -171,9 +173,7 @@ class History:
         reason = ReleaseReason.IDLE if is_idle else ReleaseReason.REQUESTED
         by = "" if is_idle else "user kim" if rows.random.random() < 0.06 else GATEWAY
         self.run(hold, SPEC_OF[hold.pool.id], Direction.UPLOAD, Trigger.RELEASE, end, timedelta(seconds=3.1), by)
-        self.assignment(
-            hold, state=AssignmentState.ENDED, outcome="released", reason=reason, released_by=by, ended_at=end
-        )
+        self._end(hold, reason, by)
         about = {"pool_id": hold.pool.id, "container_id": hold.container, "tenant_id": hold.tenant}
         gone = end + timedelta(seconds=4.2)
         payload = {"outcome": "released", "reason": reason.value}
@@ -182,6 +182,10 @@ class History:
             "container.destroyed", gone + timedelta(seconds=1), pool_id=hold.pool.id, container_id=hold.container,
             payload={},
         )  # fmt: skip
+
+    def _end(self, hold: Hold, reason: ReleaseReason, by: str) -> None:
+        over = {"outcome": "released", "reason": reason, "released_by": by, "ended_at": hold.end}
+        self.assignment(hold, state=AssignmentState.ENDED, **over)
 
     def assignment(self, hold: Hold, *, state: AssignmentState, **over: Any) -> Assignment:
         """The row of a hold; its container's own row is gone unless ``over`` names it."""

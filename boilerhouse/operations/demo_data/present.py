@@ -59,7 +59,7 @@ class Present:
             at = self._before(days=20)
             self.rows.add(Tenant, id=tenant.id, created_at=at, seen_at=at)
         history = History(self.rows, versions, specs, mappings)
-        history.write_week()
+        history.write_past()
         for tenant in TENANTS:
             self._tenant(history, tenant)
         for pool in POOLS:

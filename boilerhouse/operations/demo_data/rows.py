@@ -19,9 +19,13 @@ Row = TypeVar("Row", bound=Model)
 
 
 class Rows:
-    """New rows by model. Each random number comes from the seed, so the same seed and time make the same rows."""
+    """New rows by model. Each random number comes from the seed, so the same seed and time make the same rows.
 
-    def __init__(self, seed: int, now: datetime) -> None:
+    ``days`` is how far the history goes back.
+    """
+
+    def __init__(self, seed: int, now: datetime, days: int) -> None:
+        self.days = days
         self.random = random.Random(seed)  # noqa: S311
         self.now = now
         self._rows: dict[type[Model], list[Model]] = defaultdict(list)

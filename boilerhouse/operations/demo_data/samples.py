@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from boilerhouse.operations.demo_data.catalogue import MB, POOLS, WORKLOADS, DemoPool
-from boilerhouse.operations.demo_data.history import DAYS, History
+from boilerhouse.operations.demo_data.history import History
 from boilerhouse.operations.demo_data.rows import Rows
 from pools.models import Container, ContainerUsage, PoolUsage
 from pools.states import ContainerState
 
 DENSE_S = 15
 """As the controller samples."""
-OF_POOLS = ((timedelta(hours=1), DENSE_S), (timedelta(hours=24), 300), (timedelta(days=DAYS), 1800))
+OF_POOLS = ((timedelta(hours=1), DENSE_S), (timedelta(hours=24), 300), (timedelta(days=7), 1800))
 OF_CONTAINERS = OF_POOLS[:2]
 REFILL = timedelta(seconds=20)
 """How long a pool lacks the container that a claim took."""
@@ -41,7 +41,7 @@ def _times(rows: Rows, spans: tuple[tuple[timedelta, int], ...], since: datetime
 def _of_pool(rows: Rows, history: History, pool: DemoPool) -> None:
     periods, chance = history.claimed_between(pool.id), rows.random
     workload = LIMITS[pool.workload]
-    for at in _times(rows, OF_POOLS, rows.now - timedelta(days=DAYS)):
+    for at in _times(rows, OF_POOLS, rows.now - timedelta(days=rows.days)):
         claimed = sum(start <= at < end for start, end in periods)
         being_replaced = sum(timedelta(0) <= at - start < REFILL for start, _ in periods)
         idle = max(0, min(pool.max_size - claimed, pool.idle - being_replaced))
