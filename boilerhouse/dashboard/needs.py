@@ -149,7 +149,7 @@ def _of_saves(cause: Cause, request: HttpRequest) -> list[Button]:
             buttons.append(Button("Change the keys", "i-key-round", reverse("edit-spec", args=[spec_id])))
     elif spec_id and cause.remedy == Remedy.SPEC:
         buttons.append(Button("Edit sync spec", "i-settings", reverse("edit-spec", args=[spec_id])))
-    if cause.kind == Kind.SINK_DOWN:
+    if cause.kind == Kind.SINK_DOWN and request.path != reverse("sync-spec", args=[spec_id]):  # it has its own button
         buttons.append(Button("Check the sink", "i-rotate-cw", reverse("sync-probe", args=[spec_id]), "post"))
     if cause.unsaved:
         many = len(cause.unsaved)

@@ -124,6 +124,8 @@ def test_a_specs_own_page_says_what_keeps_it_from_saving(operator):
     (need,) = needs_of(text_of(operator.get("/sync/specs/s/")))
     assert "The secret key is wrong" in need
     assert 'href="/sync/specs/s/"' not in need
+    assert "Check the sink" not in need, "the page has that button"
+    assert "Check the sink" in text_of(operator.get("/sync/specs/s/"))
 
 
 def test_retry_acts_on_what_the_cause_affects_now_and_says_how_many(operator):

@@ -51,5 +51,6 @@ def test_a_failed_save_is_shown_by_its_cause_and_cured_there(stack, pools, brows
     assert (int(last.inner_text()[:2]) - utc_hour) % 24 == 9, "as on the axis"
     page.goto(f"{stack.base}/pools/new")
     expect(page.locator("#conn")).to_be_hidden()
-    assert page.problems == []
+    # Chromium says this when anything on the machine makes a network, and then asks again.
+    assert [one for one in page.problems if "ERR_NETWORK_CHANGED" not in one] == []
     page.close()
