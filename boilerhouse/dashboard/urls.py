@@ -126,7 +126,7 @@ urlpatterns = [
     path("times", views.set_times, name="set-times"),
     path("login/", views.SignIn.as_view(redirect_authenticated_user=True), name="login"),
     path("logout/", auth.LogoutView.as_view(), name="logout"),
-    path("password/", views.ChangePassword.as_view(success_url="/"), name="password_change"),
+    path("password/", views.ChangePassword.as_view(), name="password_change"),
     path("welcome/<uidb64>/<token>/", views.SetPassword.as_view(), name="set-password"),
     path("login/<uid>/<token>/", views.one_time_login, name="one-time-login"),
 ]

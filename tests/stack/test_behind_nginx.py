@@ -182,7 +182,7 @@ def test_everything_works_below_a_path(site, page, passes):
     assert page.url == f"{root}/workloads/"
     page.goto(f"{root}/admin/")
     expect(page.get_by_role("link", name="Process", exact=False).first).to_be_visible()
-    assert page.get_by_role("link", name="View site").get_attribute("href").rstrip("/") == "/bh"
+    assert page.get_by_role("link", name="Back to the dashboard").get_attribute("href").rstrip("/") == "/bh"
     page.goto(f"{root}/api/v1/docs")
     expect(page.get_by_text("/api/v1/pools", exact=True).first).to_be_visible(timeout=15_000)
     assert site.ask(nginx, "GET", "/bh/api/v1/openapi.json").json()["servers"] == [{"url": "/bh"}]

@@ -9,7 +9,7 @@ from boilerhouse.dashboard.documents import Part, Section
 KEPT = (
     ("events", "Activity"),
     ("runs", "Sync runs"),
-    ("probes", "Sink probes"),
+    ("probes", "Sink checks"),
     ("backups", "Backups of tenants' state"),
     ("audit", "Changes"),
 )
