@@ -224,6 +224,7 @@ if (window.Idiomorph) {
         if (fresh.dataset && fresh.dataset.chart) charts.update(old, fresh.dataset.chart);
         return false;
       }
+      if (old.matches("[data-feed]") && holds(old, fresh)) return false;
       if (old.matches("tr[data-v], article[data-v]") && fresh.dataset && old.dataset.v !== fresh.dataset.v) {
         fresh.classList.add("flash");
         setTimeout(() => old.classList.remove("flash"), FLASH_MS);
@@ -239,6 +240,18 @@ if (window.Idiomorph) {
       return true;
     },
   });
+}
+
+// A feed that is read does not move: what is new is counted until the reader asks for it, or leaves.
+function holds(feed, fresh) {
+  const isRead = feed.matches(":hover") || feed.contains(document.activeElement);
+  const known = new Set([...feed.querySelectorAll("[data-e]")].map((row) => row.dataset.e));
+  const count = [...(fresh.querySelectorAll?.("[data-e]") || [])].filter((row) => !known.has(row.dataset.e)).length;
+  if (!isRead || !count || !known.size || "shown" in feed.dataset) return false;
+  const button = feed.querySelector("[data-show-feed]");
+  button.textContent = `${count} update${count === 1 ? "" : "s"}, show`;
+  button.hidden = false;
+  return true;
 }
 
 // Times -----------------------------------------------------------------------------------------------
@@ -321,6 +334,10 @@ document.addEventListener("click", (event) => {
     const dialog = document.getElementById(button.getAttribute("commandfor"));
     if (button.getAttribute("command") === "show-modal") dialog.showModal();
     else dialog.close();
+  }
+  if (button.hasAttribute("data-show-feed")) {
+    button.parentElement.dataset.shown = "";
+    refresh();
   }
   if (button.hasAttribute("data-close")) button.closest(".toast").remove();
   if (button.dataset.copy !== undefined) copy(button);

@@ -11,7 +11,7 @@ from django.db.models import Q
 from boilerhouse.core.events import ROUTINE
 from boilerhouse.core.models import Event
 from boilerhouse.core.words import spaced
-from boilerhouse.dashboard.templatetags.ui import duration_ms, size
+from boilerhouse.dashboard.templatetags.ui import REASONS, duration_ms, size
 
 LABELS = {
     "container.created": "Container starting",
@@ -95,4 +95,6 @@ def _text(name: str, value: Any) -> str:
         return size(int(value)) if name.lower().endswith("bytes") else f"{value:,}"
     if isinstance(value, list) and all(isinstance(one, str | int) for one in value):
         return ", ".join(map(str, value))
+    if name == "reason":
+        return REASONS.get(str(value), str(value))
     return value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)

@@ -50,6 +50,11 @@ class Feed:
     def __bool__(self) -> bool:
         return bool(self.events or self.fold)
 
+    @property
+    def newest(self) -> str:
+        """The id of the newest event, which tells an open page whether there are others."""
+        return str(self.events[0].pk) if self.events else ""
+
 
 def newest(limit: int = SHOWN, **about: str) -> Feed:
     """The newest events about a pool, tenant or container, or of all. A container's include its start and its end."""

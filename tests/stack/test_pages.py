@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -149,7 +150,18 @@ def test_focus_typing_open_rows_selection_and_scroll_survive_updates(stack, pool
     expect(page.locator("#journal")).not_to_contain_text("stay-3")
     show.click()
     expect(page.locator("#journal")).to_contain_text("stay-3 claimed")
-    for number in range(4):
+
+    live(page, f"{stack.base}/")
+    page.locator("#feed .feed > li").nth(1).hover()
+    stack.release("stay-3")
+    show = page.get_by_role("button", name=re.compile("updates?, show"))
+    expect(show).to_be_visible(timeout=FIVE_TIMES_PROMISED_MS)
+    expect(page.locator("#feed")).not_to_contain_text("stay-3 was released")
+    show.click()
+    expect(page.locator("#feed")).to_contain_text("stay-3 was released")
+    expect(show).to_be_hidden()
+    page.mouse.move(1, 1)
+    for number in range(3):
         stack.release(f"stay-{number}")
 
 
