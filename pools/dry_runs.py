@@ -146,7 +146,7 @@ def _try(trial_id: UUID, spec: WorkloadSpec, latest: WorkloadVersion | None) -> 
     version = WorkloadVersion(workload_id="trial", number=number, spec_json=spec.to_json(), **pins)
     try:
         suitability.check(runtime)
-        version_image = version_images.own(version, partial(image_pulls.image_for_trial, wait_s=PULL_S))
+        version_image = version_images.of_version(version, partial(image_pulls.image_for_trial, wait_s=PULL_S))
         image = version_image.image
         mounts.check(spec, image)
         permissions.check(spec)

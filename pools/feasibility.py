@@ -65,6 +65,6 @@ def _image(name: str) -> Image | None:
 
 def _capabilities() -> Capabilities | None:
     try:
-        return suitability.known(get_runtime())
+        return suitability.cached_capabilities(get_runtime())
     except EngineUnavailable:
         return None

@@ -41,7 +41,7 @@ LOOK_EVERY_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ImageForStart:
     """An image on this node."""
 
     image: Image
@@ -49,13 +49,13 @@ class Found:
     """The failed pull, because of which the image may be an older one."""
 
 
-def image_for_start(container: Container, spec: WorkloadSpec) -> Found:
+def image_for_start(container: Container, spec: WorkloadSpec) -> ImageForStart:
     """The image for a container's start. Without it, this process gives up the start, which resumes later.
 
     Raises ImagePending then; ImageMissing, PullFailed, EngineUnavailable.
     """
     if (image := _without_pull(spec)) is not None:
-        return Found(image)
+        return ImageForStart(image)
     with recording():
         container.pull = pull = _locked(spec)
         if not _is_settled(pull, container.created_at):
@@ -64,13 +64,13 @@ def image_for_start(container: Container, spec: WorkloadSpec) -> Found:
     return _outcome(spec, pull)
 
 
-def image_for_trial(spec: WorkloadSpec, wait_s: float) -> Found:
+def image_for_trial(spec: WorkloadSpec, wait_s: float) -> ImageForStart:
     """The image, if it is here or arrives within the time.
 
     Raises ImagePending with the progress, ImageMissing, PullFailed, EngineUnavailable.
     """
     if (image := _without_pull(spec)) is not None:
-        return Found(image)
+        return ImageForStart(image)
     began, until = clock.now(), time.monotonic() + wait_s
     with recording():
         pull = _locked(spec)
@@ -129,15 +129,15 @@ def _ask(pull: ImagePull) -> None:
     transaction.on_commit(partial(wakeup_pipes.notify, BELL), robust=True)
 
 
-def _outcome(spec: WorkloadSpec, pull: ImagePull) -> Found:
+def _outcome(spec: WorkloadSpec, pull: ImagePull) -> ImageForStart:
     if pull.is_under_way:
         raise errors.ImagePending(f"{pull.words()}.")
     if pull.state == PullState.DONE:
-        return Found(get_runtime().find_image(spec.image))
+        return ImageForStart(get_runtime().find_image(spec.image))
     if pull.fault == PullFault.ENGINE_DOWN:
         raise errors.EngineUnavailable(pull.error)
     try:
-        return Found(get_runtime().find_image(spec.image), pull)
+        return ImageForStart(get_runtime().find_image(spec.image), pull)
     except errors.ImageMissing:
         raise PullFailed(pull.error, PullFault(pull.fault)) from None
 

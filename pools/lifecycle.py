@@ -144,7 +144,7 @@ def _proved(pool: Pool, container: Container) -> bool:
 
     Returns whether it is the first of its template.
     """
-    is_new = container.template != pool.good and container.template == pool.wanted
+    is_new = container.template != pool.good and container.template == pool.newest_template
     if is_new:
         Pool.objects.filter(pk=pool.pk).update(
             good_version=container.version_id, good_network=container.network, halted_version=None, halted_network=None,
@@ -172,7 +172,7 @@ def _tell_bare_volumes(pool: Pool, container: Container, image: Image, *, is_new
         emit("pool.warning", pool_id=pool.pk, code=mounts.IMAGE_VOLUME, version=version, paths=bare, detail=detail)
 
 
-def _look_at_image(container: Container) -> image_pulls.Found:
+def _look_at_image(container: Container) -> image_pulls.ImageForStart:
     """Make the image available and record what it declares. Raises ImagePending, ImageMissing, PullFailed, CannotMount.
 
     Raises CannotGive if the deployment no longer allows what the version requires.
@@ -180,11 +180,11 @@ def _look_at_image(container: Container) -> image_pulls.Found:
     version = container.version
     permissions.check(version.spec)
     pull = partial(image_pulls.image_for_start, container)
-    version_image = version_images.asked(version, pull)
+    version_image = version_images.for_start(version, pull)
     if not version_images.is_of(version, version_image.image):  # the tag has moved, or this node has an older image
         if version_image.failed is None:
-            tags.found(version, version_image.image)
-        version_image = replace(version_image, image=version_images.own(version, pull).image)
+            tags.record_pulled_image(version, version_image.image)
+        version_image = replace(version_image, image=version_images.of_version(version, pull).image)
     image = version_image.image
     if version.image_volumes != list(image.volumes):
         version.image_volumes = list(image.volumes)
@@ -437,7 +437,9 @@ def _start_failed(container: Container, error: Exception) -> None:
         if not moved:
             return
         emit("container.failed", pool_id=pool.pk, container_id=container.pk, detail=detail)
-        is_trial = pool.good is not None and pool.good != pool.wanted and container.template == pool.wanted
+        is_trial = (
+            pool.good is not None and pool.good != pool.newest_template and container.template == pool.newest_template
+        )
         match error:
             case errors.EngineUnavailable():
                 kind = Trouble.ENGINE_DOWN

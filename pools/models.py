@@ -169,7 +169,7 @@ class ImagePull(models.Model):
     def is_under_way(self) -> bool:
         return self.state in PULLING
 
-    def shown(self) -> dict[str, Any]:
+    def rendered_progress(self) -> dict[str, Any]:
         """The progress as a pool's status shows it."""
         return {"image": self.image, "state": self.state, "startedAt": self.started_at, **self.progress}
 
@@ -315,7 +315,7 @@ class Pool(models.Model):
         return bool(self.last_error) and self.trouble != Trouble.ROLL_HALTED
 
     @property
-    def wanted(self) -> Template:
+    def newest_template(self) -> Template:
         """What new containers are created from."""
         versions = WorkloadVersion.objects.filter(workload=self.workload_id).order_by("-number")
         return Template(versions.values_list("pk", flat=True)[0], self.network)  # without the spec, which may be large
@@ -371,7 +371,7 @@ class Pool(models.Model):
             size, idle, claimed, starting, removing, unhealthy, self.release_failed, self.waiting,
             self.target_size, desired, state,
             self.trouble or None, self.last_error or None, self._warnings(),
-            pull.shown() if pull is not None and pull.is_under_way else None,
+            pull.rendered_progress() if pull is not None and pull.is_under_way else None,
         )  # fmt: skip
 
     def _warnings(self) -> list[FieldError]:

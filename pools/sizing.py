@@ -95,7 +95,7 @@ def _parallel(pool: Pool) -> int:
 
 def is_off(pool: Pool) -> bool:
     """Whether ``refill`` would find something to do; reads only."""
-    return _is_off(pool, pool.wanted, list(pool.containers.order_by("state_changed_at", "id")))
+    return _is_off(pool, pool.newest_template, list(pool.containers.order_by("state_changed_at", "id")))
 
 
 def look() -> list[tuple[Pool, Callable[[], bool]]]:
@@ -161,7 +161,7 @@ def _refill(pool_id: str) -> int:
             pool.delete()
             return 0
         places = {member.pk: node_of(member) for member in members}
-        step = decide(pool, pool.wanted, members, _parallel(pool))
+        step = decide(pool, pool.newest_template, members, _parallel(pool))
         for container_id in step.remove:
             if Container.objects.filter(pk=container_id).transition(IDLE, ContainerState.REMOVING):
                 places[container_id].queue.put("pool", "pools.tasks.destroy_container", container_id)

@@ -14,8 +14,8 @@ from weakref import WeakKeyDictionary
 from pools.errors import HostNotReady
 from pools.runtime.base import Capabilities, ContainerRuntime
 
-KNOWN_FOR_S = 60.0
-_known: WeakKeyDictionary[ContainerRuntime, tuple[float, Capabilities]] = WeakKeyDictionary()
+CACHED_FOR_S = 60.0
+_cached: WeakKeyDictionary[ContainerRuntime, tuple[float, Capabilities]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,21 +26,21 @@ class Objection:
     todo: str
 
 
-def known(runtime: ContainerRuntime) -> Capabilities:
+def cached_capabilities(runtime: ContainerRuntime) -> Capabilities:
     """The engine's capabilities; read again after a minute. Raises EngineUnavailable."""
-    at, can = _known.get(runtime, (0.0, None))
-    if can is None or time.monotonic() - at > KNOWN_FOR_S:
+    at, can = _cached.get(runtime, (0.0, None))
+    if can is None or time.monotonic() - at > CACHED_FOR_S:
         can = runtime.capabilities()
-        _known[runtime] = (time.monotonic(), can)
+        _cached[runtime] = (time.monotonic(), can)
     return can
 
 
 def check(runtime: ContainerRuntime) -> None:
     """Check that containers may be created by this engine. Raises HostNotReady, EngineUnavailable."""
-    if not any(objections(known(runtime))):
+    if not any(objections(cached_capabilities(runtime))):
         return
-    _known.pop(runtime, None)  # the engine may just have been fixed
-    problems = list(objections(known(runtime)))
+    _cached.pop(runtime, None)  # the engine may just have been fixed
+    problems = list(objections(cached_capabilities(runtime)))
     if problems:
         raise HostNotReady(" ".join(f"{objection.detail} {objection.todo}" for objection in problems))
 

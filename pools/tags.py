@@ -71,7 +71,7 @@ def look(version: WorkloadVersion) -> None:
     _note(version, digest, "")
 
 
-def found(version: WorkloadVersion, image: Image) -> None:
+def record_pulled_image(version: WorkloadVersion, image: Image) -> None:
     """Record that a start pulled the version's tag and got this other image, and roll if configured."""
     _note(version, next(iter(version_images.manifests(version, image)), image.id), "")
     if version.spec.rolls_to_new_images:

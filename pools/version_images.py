@@ -13,34 +13,34 @@ from django.db.models import Q
 
 from pools import references
 from pools.errors import ImageGone, ImageMissing, OtherImage
-from pools.image_pulls import Found
+from pools.image_pulls import ImageForStart
 from pools.models import WorkloadVersion
 from pools.runtime import get_runtime
 from pools.runtime.base import Image
 from pools.spec import WorkloadSpec
 
-Pull = Callable[[WorkloadSpec], Found]
+Pull = Callable[[WorkloadSpec], ImageForStart]
 """Makes the image of a spec available on this node, by its ``pullPolicy``."""
 
 
-def asked(version: WorkloadVersion, pull: Pull) -> Found:
-    """The image for a start: ``own``, but with ``always`` what the tag names at its registry. Raises as ``own``."""
+def for_start(version: WorkloadVersion, pull: Pull) -> ImageForStart:
+    """The image for a start: as ``of_version``, but for ``always`` what the tag names at its registry."""
     spec = version.spec
-    is_asking = spec.pull_policy == "always" and bool(version.image_digest or not version.manifest_digest)
-    return pull(spec) if is_asking else own(version, pull)
+    is_always_pulled = spec.pull_policy == "always" and bool(version.image_digest or not version.manifest_digest)
+    return pull(spec) if is_always_pulled else of_version(version, pull)
 
 
-def own(version: WorkloadVersion, pull: Pull) -> Found:
+def of_version(version: WorkloadVersion, pull: Pull) -> ImageForStart:
     """The image that the version runs, or what its tag names if there is none yet. Raises ImageGone, and as
     ``pull``."""
     spec = version.spec
     if version.image_digest and (image := _here(version.image_digest)) is not None:
-        return Found(image)
+        return ImageForStart(image)
     if pinned := version.pinned_image:
         if spec.pull_policy != "never":
             return pull(replace(spec, image=pinned, pull_policy="missing"))
         if (image := _here(pinned)) is not None:
-            return Found(image)
+            return ImageForStart(image)
     pulled_image = pull(spec)
     # It was built or loaded here, or became healthy before manifests were recorded, so only the tag identifies it.
     if not is_of(version, pulled_image.image):

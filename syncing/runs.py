@@ -135,7 +135,7 @@ class ProgressReporter:
         if not force and now - self._said_at < min(TELL_AT_MOST_S, (now - self._began) / 60):
             return
         self._said_at = now
-        progress = self.shown()
+        progress = self.rendered_progress()
         with recording():
             if not SyncRun.objects.running().filter(pk=self.run.pk).update(progress=progress):
                 return  # another process has ended it, and reported that
@@ -145,7 +145,7 @@ class ProgressReporter:
                 direction=self.run.direction, actor=context.for_whom(self.run.asked_by), **progress,
             )  # fmt: skip
 
-    def shown(self) -> dict[str, Any]:
+    def rendered_progress(self) -> dict[str, Any]:
         """The run's ``progress`` in the API's format."""
         now, (total_files, total) = self.progress, self._totals
         files, size = self._before.files + now.files, self._before.bytes + now.bytes

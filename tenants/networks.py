@@ -37,7 +37,7 @@ def _set(container_id: UUID, egress: dict[str, Any] | None) -> None:
     Container.objects.filter(pk=container_id).update(egress=egress, egress_asked=F("egress_asked") + 1)
 
 
-def held(tenant_id: str, *, is_locked: bool = False) -> Assignment:
+def find_assignment(tenant_id: str, *, is_locked: bool = False) -> Assignment:
     """The tenant's assignment, locked if ``is_locked``. Raises NotAssigned."""
     validation.check_tenant_id(tenant_id)
     rows = Assignment.objects.select_related("container", "pool", "version")
@@ -55,7 +55,7 @@ def begin(tenant_id: str, policy: Egress, *, by_tenant: bool) -> Change:
     A key of the tenant's own must stay within the policy that other keys have set.
     """
     with recording():
-        assignment = held(tenant_id, is_locked=True)
+        assignment = find_assignment(tenant_id, is_locked=True)
         assert assignment.version is not None
         bound = assignment.egress_bound if by_tenant else None
         validation.check_egress(policy, assignment.pool, assignment.version.spec, "", bound)

@@ -12,7 +12,7 @@ from pools.pull_runner import PullRunner
 from pools.spec import WorkloadSpec
 
 
-def found_for(spec: WorkloadSpec) -> image_pulls.Found:
+def found_for(spec: WorkloadSpec) -> image_pulls.ImageForStart:
     """The workload's image as a start finds it, pulled in this process where it has to be."""
     with contextlib.suppress(errors.ImagePending):
         return image_pulls.image_for_trial(spec, 0)

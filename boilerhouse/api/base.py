@@ -214,7 +214,7 @@ class ApiView(APIView):
         body.is_valid(raise_exception=True)
         return body
 
-    def shown(self, data: Any, status: int = 200) -> Response:
+    def with_etag(self, data: Any, status: int = 200) -> Response:
         """The response that shows one object, with its ETag."""
         return Response(data, status=status, headers={"ETag": self.etag(data)})
 

@@ -55,7 +55,7 @@ class SettingsInput(ApiSerializer):
             raise ValidationError(wrong)
         return value
 
-    def wanted(self) -> DeploymentSettings:
+    def to_settings(self) -> DeploymentSettings:
         data = self.validated_data
         ceilings = {kind: deployment_settings.ceiling_s(kind) for kind in RETENTION_CEILINGS}
         retention = {name.removesuffix("_ms"): ms // 1000 for name, ms in data["retention"].items()}

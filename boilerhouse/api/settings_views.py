@@ -18,7 +18,7 @@ class SettingsView(ApiView):
 
     @operation(operation_id="getSettings", summary="Show the settings in force", responses=SettingsInput)
     def get(self, request: Any) -> Response:
-        return self.shown(render_settings(deployment_settings.current()))
+        return self.with_etag(render_settings(deployment_settings.current()))
 
     @operation(
         operation_id="replaceSettings",
@@ -30,6 +30,6 @@ class SettingsView(ApiView):
     )
     def put(self, request: Any) -> Response:
         self.check_match(render_settings(deployment_settings.current()))
-        new = self.read(SettingsInput).wanted()
+        new = self.read(SettingsInput).to_settings()
         current = deployment_settings.replace(new, lambda locked: self.check_match(render_settings(locked)))
-        return self.shown(render_settings(current))
+        return self.with_etag(render_settings(current))

@@ -14,10 +14,10 @@ from pools import registry_credentials
 from pools.api.registry_credentials import (
     RegistryCredentialInput,
     RegistryCredentialOutput,
+    find_and_render,
     render_registry_credential,
     same_registry,
     secret_of,
-    shown_credential,
 )
 from pools.models import RegistryCredential
 
@@ -58,7 +58,7 @@ class RegistryCredentialListView(ApiView):
             id=data.get("id"), name=data.get("name") or data["registry"], registry=data["registry"],
             secret=secret_of(data),
         )  # fmt: skip
-        return self.shown(shown_credential(credential.pk), 201)
+        return self.with_etag(find_and_render(credential.pk), 201)
 
 
 class RegistryCredentialView(ApiView):
@@ -72,7 +72,7 @@ class RegistryCredentialView(ApiView):
         responses=RegistryCredentialOutput,
     )
     def get(self, request: Any, registry_credential_id: str) -> Response:
-        return self.shown(shown_credential(registry_credential_id))
+        return self.with_etag(find_and_render(registry_credential_id))
 
     @operation(
         operation_id="replaceRegistryCredential",
@@ -93,7 +93,7 @@ class RegistryCredentialView(ApiView):
             secret=secret_of(data),
             check=lambda locked: self.check_match(render_registry_credential(locked, ())),
         )
-        return self.shown(shown_credential(registry_credential_id))
+        return self.with_etag(find_and_render(registry_credential_id))
 
     @operation(
         operation_id="deleteRegistryCredential",

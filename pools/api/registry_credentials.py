@@ -110,7 +110,7 @@ def render_registry_credential(credential: RegistryCredential, used_by: Sequence
     }
 
 
-def shown_credential(credential_id: str) -> dict[str, Any]:
+def find_and_render(credential_id: str) -> dict[str, Any]:
     """Raises RegistryCredentialNotFound."""
     credential = registry_credentials.find(credential_id)
     return render_registry_credential(credential, registry_credentials.users().get(credential.pk, []))

@@ -56,7 +56,7 @@ class WorkloadListView(ApiView):
         body = self.read(WorkloadInput)
         data = body.validated_data
         workload = services.create_workload(id=data.get("id"), name=data["name"], spec=body.to_spec())
-        return self.shown(render_workload(find_workload(workload.pk)), 201)
+        return self.with_etag(render_workload(find_workload(workload.pk)), 201)
 
 
 class WorkloadView(ApiView):
@@ -64,7 +64,7 @@ class WorkloadView(ApiView):
 
     @operation(operation_id="getWorkload", summary="Show a workload", responses=WorkloadOutput)
     def get(self, request: Any, workload_id: str) -> Response:
-        return self.shown(render_workload(find_workload(workload_id)))
+        return self.with_etag(render_workload(find_workload(workload_id)))
 
     @operation(
         operation_id="replaceWorkload",
@@ -85,7 +85,7 @@ class WorkloadView(ApiView):
             spec=body.to_spec(),
             check=lambda locked: self.check_match(render_workload(locked)),
         )
-        return self.shown(render_workload(find_workload(workload_id)))
+        return self.with_etag(render_workload(find_workload(workload_id)))
 
     @operation(
         operation_id="deleteWorkload",
@@ -153,7 +153,7 @@ class PoolListView(ApiView):
         if workload is None:
             raise Invalid(FieldError("/workloadId", "No such workload.", "not_found"))
         pool = services.create_pool(id=data.pop("id", None), name=data.pop("name", None), workload=workload, **data)
-        return self.shown(render_pool(find_pool(pool.pk)), 201)
+        return self.with_etag(render_pool(find_pool(pool.pk)), 201)
 
 
 class PoolView(ApiView):
@@ -161,7 +161,7 @@ class PoolView(ApiView):
 
     @operation(operation_id="getPool", summary="Show a pool and its status", responses=PoolOutput)
     def get(self, request: Any, pool_id: str) -> Response:
-        return self.shown(render_pool(find_pool(pool_id)))
+        return self.with_etag(render_pool(find_pool(pool_id)))
 
     @operation(
         operation_id="replacePool",
@@ -188,7 +188,7 @@ class PoolView(ApiView):
             check=lambda _locked: self.check_match(render_pool(find_pool(pool_id))),
             **data,
         )
-        return self.shown(render_pool(find_pool(pool_id)))
+        return self.with_etag(render_pool(find_pool(pool_id)))
 
     @operation(
         operation_id="deletePool",

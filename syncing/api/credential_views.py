@@ -45,7 +45,7 @@ class CredentialListView(ApiView):
     def post(self, request: Any) -> Response:
         body = self.read(CredentialInput)
         credential = credentials.create(id=body.validated_data.get("id"), **_fields(body.validated_data))
-        return self.shown(render_credential(credentials.find(credential.pk)), 201)
+        return self.with_etag(render_credential(credentials.find(credential.pk)), 201)
 
 
 class CredentialView(ApiView):
@@ -55,7 +55,7 @@ class CredentialView(ApiView):
 
     @operation(operation_id="getCredential", summary="Show a credential", responses=CredentialOutput)
     def get(self, request: Any, credential_id: str) -> Response:
-        return self.shown(render_credential(credentials.find(credential_id)))
+        return self.with_etag(render_credential(credentials.find(credential_id)))
 
     @operation(
         operation_id="replaceCredential",
@@ -73,7 +73,7 @@ class CredentialView(ApiView):
         credentials.replace(
             credential, check=lambda locked: self.check_match(render_credential(locked)), **_fields(data)
         )
-        return self.shown(render_credential(credentials.find(credential_id)))
+        return self.with_etag(render_credential(credentials.find(credential_id)))
 
     @operation(
         operation_id="deleteCredential",

@@ -59,7 +59,7 @@ class SyncSpecInput(ApiSerializer):
         sink: StoredSink = data["sink"]
         return {
             "mappings": [{**mapping, "pattern": mapping.get("pattern") or ""} for mapping in data["mappings"]],
-            "sink": sink.shown,
+            "sink": sink.public,
             "sink_secrets": sink.secrets,
             "credential_id": sink.credential_id,
             **{name: policy[name] for name in ("on_claim", "on_release", "allow_manual_trigger", "quiesce")},

@@ -53,8 +53,8 @@ class SyncSpecListView(ApiView):
         if pool is None:
             raise Invalid(FieldError("/poolId", "No such pool.", "not_found"))
         spec = services.create_spec(id=data.get("id"), name=data.get("name"), pool=pool, **body.parts())
-        self.show_later(lambda: self.shown(render_spec(find_spec(spec.pk)), 201))  # with the result of the probe
-        return self.shown(render_spec(find_spec(spec.pk)), 201)
+        self.show_later(lambda: self.with_etag(render_spec(find_spec(spec.pk)), 201))  # with the result of the probe
+        return self.with_etag(render_spec(find_spec(spec.pk)), 201)
 
 
 class SyncSpecView(ApiView):
@@ -63,7 +63,7 @@ class SyncSpecView(ApiView):
 
     @operation(operation_id="getSyncSpec", summary="Show a sync spec", responses=SyncSpecOutput)
     def get(self, request: Any, spec_id: str) -> Response:
-        return self.shown(render_spec(find_spec(spec_id)))
+        return self.with_etag(render_spec(find_spec(spec_id)))
 
     @operation(
         operation_id="replaceSyncSpec",
@@ -93,8 +93,8 @@ class SyncSpecView(ApiView):
             check=lambda locked: self.check_match(render_spec(locked)),
             **body.parts(),
         )
-        self.show_later(lambda: self.shown(render_spec(find_spec(spec_id))))  # with the result of the probe
-        return self.shown(render_spec(find_spec(spec_id)))
+        self.show_later(lambda: self.with_etag(render_spec(find_spec(spec_id))))  # with the result of the probe
+        return self.with_etag(render_spec(find_spec(spec_id)))
 
     @operation(
         operation_id="deleteSyncSpec",

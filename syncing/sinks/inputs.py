@@ -25,9 +25,9 @@ LABEL = re.compile(r"^(?!-)[A-Za-z0-9_-]{1,63}(?<!-)\Z")
 
 @dataclass(frozen=True, slots=True)
 class StoredSink:
-    """A validated sink, divided into shown values and secrets."""
+    """A validated sink, divided into public values and secrets."""
 
-    shown: dict[str, Any]
+    public: dict[str, Any]
     secrets: dict[str, Any] | None = None
     credential_id: str | None = None
 
@@ -86,7 +86,7 @@ class SinkInput(ApiSerializer):
         """The validated sink. Secrets that a PUT leaves out are those of the stored spec."""
         raise NotImplementedError
 
-    def _shown(self, *names: str) -> dict[str, Any]:
+    def _public_fields(self, *names: str) -> dict[str, Any]:
         data = self.validated_data
         return {camel(name): data[name] for name in names if data.get(name) is not None}
 
@@ -107,7 +107,7 @@ class KeyedSinkInput(SinkInput):
 
     def take(self) -> StoredSink:
         shown = [name for name in self._declared_fields if name not in self.secret_fields]
-        return StoredSink(self._shown(*shown), self.secrets_of(self.validated_data) or None)
+        return StoredSink(self._public_fields(*shown), self.secrets_of(self.validated_data) or None)
 
 
 InputClass = type[SinkInput]

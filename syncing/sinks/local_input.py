@@ -29,4 +29,4 @@ class LocalSinkInput(SinkInput):
         return str(Path(value))
 
     def take(self) -> StoredSink:
-        return StoredSink(self._shown("type", "path"))
+        return StoredSink(self._public_fields("type", "path"))

@@ -47,7 +47,7 @@ from syncing.sinks.retries import retry
 
 if TYPE_CHECKING:
     from syncing.sinks.inputs import InputClass
-    from syncing.sinks.s3_access import Access, Seen
+    from syncing.sinks.s3_access import Access, ObjectMetadata
 
 log = structlog.get_logger(__name__)
 
@@ -69,7 +69,7 @@ _HOST_KEYS = (
     "The spec has none of its own, so the node's are looked for: in its environment, a profile, a web identity, or the"
     " instance's role."
 )
-_seen: dict[S3Sink, Seen] = {}
+_last_objects: dict[S3Sink, ObjectMetadata] = {}
 _SIGNS: refusals.Signs = (
     (("nosuchbucket",), SinkMissing),
     (("requesttimetooskewed",), ClockSkewed),
@@ -216,10 +216,10 @@ class S3Sink(Sink):
         """
         if self.names_encryption:
             return []
-        seen = self.seen or self._ask(RUN_DEADLINE_S, lambda access: _first(access, f"{location}/"))
-        if seen is None or seen.encryption != KMS:
+        last = self.last_object or self._ask(RUN_DEADLINE_S, lambda access: _first(access, f"{location}/"))
+        if last is None or last.encryption != KMS:
             return []
-        key = [f"--s3-sse-kms-key-id={seen.key_id}"] if seen.key_id else []
+        key = [f"--s3-sse-kms-key-id={last.key_id}"] if last.key_id else []
         return [f"--s3-server-side-encryption={KMS}", *key]
 
     @property
@@ -228,9 +228,9 @@ class S3Sink(Sink):
         return any(flag.startswith("--s3-server-side-encryption=") for flag in self.rclone_flags)
 
     @property
-    def seen(self) -> Seen | None:
+    def last_object(self) -> ObjectMetadata | None:
         """The object that this process last wrote or read there."""
-        return _seen.get(self)
+        return _last_objects.get(self)
 
     @property
     def carried(self) -> Carried:
@@ -275,16 +275,16 @@ class S3Sink(Sink):
         found = self._ask(deadline_s, lambda access: _read(access, key))
         if found is None:
             return None, ""
-        content, seen = found
-        _seen[self] = seen
-        return content, seen.tag
+        content, metadata = found
+        _last_objects[self] = metadata
+        return content, metadata.tag
 
     def put_if(self, key: str, content: bytes, tag: str) -> str:
         from botocore.exceptions import ClientError
 
         condition = {"IfMatch": tag} if tag else {"IfNoneMatch": "*"}
 
-        def put(access: Access) -> Seen | None:
+        def put(access: Access) -> ObjectMetadata | None:
             try:
                 return _put(access, key, content, **condition)
             except ClientError as error:
@@ -293,7 +293,7 @@ class S3Sink(Sink):
                 return None
 
         if written := self._ask(RUN_DEADLINE_S, put, len(content)):
-            _seen[self] = written
+            _last_objects[self] = written
             return written.tag
         now, new_tag = self.read(key, RUN_DEADLINE_S)
         if now == content:
@@ -312,7 +312,7 @@ class S3Sink(Sink):
         check(self)
 
     def put(self, key: str, content: bytes) -> None:
-        _seen[self] = self._ask(RUN_DEADLINE_S, lambda access: _put(access, key, content), len(content))
+        _last_objects[self] = self._ask(RUN_DEADLINE_S, lambda access: _put(access, key, content), len(content))
 
     def delete(self, key: str) -> None:
         self._ask(RUN_DEADLINE_S, lambda access: access.ask("delete_object", Key=key))
@@ -426,7 +426,7 @@ class S3Sink(Sink):
             raise kind(f"The {self._where} cannot be reached ({type(error).__name__}).") from error
 
 
-def _read(access: Access, key: str) -> tuple[bytes, Seen] | None:
+def _read(access: Access, key: str) -> tuple[bytes, ObjectMetadata] | None:
     from botocore.exceptions import ClientError
 
     from syncing.sinks.s3_access import Unclear
@@ -442,21 +442,21 @@ def _read(access: Access, key: str) -> tuple[bytes, Seen] | None:
         raise
     sizes.check(int(found.get("ContentLength") or 0), key)
     content = sizes.joined(found["Body"].iter_chunks(sizes.CHUNK), key)
-    return content, _as_seen(content, found)
+    return content, _as_metadata(content, found)
 
 
-def _first(access: Access, prefix: str) -> Seen | None:
+def _first(access: Access, prefix: str) -> ObjectMetadata | None:
     """One of the objects below a prefix, without its content."""
     for item in _list(access, Prefix=prefix, MaxKeys=1).get("Contents", ()):
-        return _as_seen(b"", access.ask("head_object", Key=item["Key"]))
+        return _as_metadata(b"", access.ask("head_object", Key=item["Key"]))
     return None
 
 
-def _as_seen(content: bytes, answer: Mapping[str, Any]) -> Seen:
-    from syncing.sinks.s3_access import Seen
+def _as_metadata(content: bytes, answer: Mapping[str, Any]) -> ObjectMetadata:
+    from syncing.sinks.s3_access import ObjectMetadata
 
     told = answer["ETag"], answer.get("ServerSideEncryption", ""), answer.get("SSEKMSKeyId", "")
-    return Seen.of(content, *told)
+    return ObjectMetadata.of(content, *told)
 
 
 def _is_listed(access: Access, key: str) -> bool:
@@ -481,8 +481,8 @@ def _list(access: Access, **what: Any) -> Mapping[str, Any]:
     return found
 
 
-def _put(access: Access, key: str, content: bytes, **condition: str) -> Seen:
+def _put(access: Access, key: str, content: bytes, **condition: str) -> ObjectMetadata:
     """Buckets with Object Lock require Content-MD5."""
     from syncing.sinks.s3_access import md5
 
-    return _as_seen(content, access.ask("put_object", Key=key, Body=content, ContentMD5=md5(content), **condition))
+    return _as_metadata(content, access.ask("put_object", Key=key, Body=content, ContentMD5=md5(content), **condition))

@@ -100,7 +100,7 @@ class Unclear(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class ObjectMetadata:
     """An object, as described by a response."""
 
     tag: str
@@ -239,13 +239,13 @@ class Access:
             return "auto"
         return "path" if self.carried.has_path_style else "virtual"
 
-    def read(self, key: str) -> tuple[bytes, Seen] | None:
+    def read(self, key: str) -> tuple[bytes, ObjectMetadata] | None:
         """An object's content, and the object; None if there is none. Raises Unclear, or botocore's own errors."""
         answer = self._get(f"/{quote(key, safe='/~')}")
         content, headers = _body(answer, key), answer.headers
         if answer.status_code == 200 and headers.get("Content-Length") == str(len(content)) and "ETag" in headers:
             told = headers["ETag"], headers.get(_ENCRYPTION, ""), headers.get(_KEY_ID, "")
-            return content, Seen.of(content, *told)
+            return content, ObjectMetadata.of(content, *told)
         if answer.status_code == 404 and b"<Code>NoSuchKey</Code>" in content:
             return None
         raise Unclear

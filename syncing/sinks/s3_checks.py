@@ -105,14 +105,14 @@ def _guess(sink: S3Sink, error: SyncFailed) -> str:
 
 
 def _check_tags(sink: S3Sink) -> None:
-    seen = sink.seen
-    if seen is None or seen.has_md5_tag or f"--s3-server-side-encryption={KMS}" in sink.rclone_flags:
+    last = sink.last_object
+    if last is None or last.has_md5_tag or f"--s3-server-side-encryption={KMS}" in sink.rclone_flags:
         return
-    if seen.encryption == KMS and not sink.names_encryption:
+    if last.encryption == KMS and not sink.names_encryption:
         return  # the sink tells rclone so by itself
-    by = f" (encrypted by {seen.encryption})" if seen.encryption else ""
+    by = f" (encrypted by {last.encryption})" if last.encryption else ""
     raise SinkUnreliable(
-        f"The ETag {seen.tag} is not the MD5 of what was written{by}, so no transfer could be verified."
+        f"The ETag {last.tag} is not the MD5 of what was written{by}, so no transfer could be verified."
         ' If the bucket encrypts with KMS, add "--s3-server-side-encryption=aws:kms" to rcloneFlags.'
     )
 

@@ -83,4 +83,4 @@ class S3SinkInput(SinkInput):
             secrets = {"accessKeyId": data["access_key_id"], "secretAccessKey": data["secret_access_key"]}
         elif data.get("access_key_id") and self.stored is not None:
             secrets = self.stored.sink_secrets
-        return StoredSink(self._shown(*names, "rclone_flags"), secrets, data.get("credential_id") or None)
+        return StoredSink(self._public_fields(*names, "rclone_flags"), secrets, data.get("credential_id") or None)

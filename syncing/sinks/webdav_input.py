@@ -65,5 +65,5 @@ class HttpSinkInput(SinkInput):
         given = self.validated_data.get("headers") or {}
         kept = self._stored_headers(self.validated_data["endpoint"])
         headers = {name: kept[name] if value is None else value for name, value in given.items()}
-        shown = {**self._shown("type", "endpoint"), "headers": dict.fromkeys(sorted(given))}
+        shown = {**self._public_fields("type", "endpoint"), "headers": dict.fromkeys(sorted(given))}
         return StoredSink(shown, {"headers": headers} if headers else None)

@@ -30,7 +30,7 @@ class NetworkView(WaitingView):
         responses=NetworkOutput,
     )
     def get(self, request: Any, tenant_id: str) -> Response:
-        return Response(render_network(networks.held(tenant_id)))
+        return Response(render_network(networks.find_assignment(tenant_id)))
 
     @operation(
         operation_id="setTenantNetwork",
@@ -55,7 +55,7 @@ class NetworkView(WaitingView):
         change, until = networks.begin(tenant_id, policy, by_tenant=by_tenant), time.time() + WAIT_S
 
         def shown() -> Response:
-            return Response(render_network(networks.held(tenant_id)))
+            return Response(render_network(networks.find_assignment(tenant_id)))
 
         def settle() -> Response | None:
             return shown() if networks.settled({change}) else None

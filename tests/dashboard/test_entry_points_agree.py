@@ -35,7 +35,7 @@ def test_what_a_target_size_would_do_is_what_is_done(admin_client, data_dir, wai
     shown = admin_client.get("/pools/p/effect", {"targetSize": wanted}).context["asked"]
     Pool.objects.update(target_size=wanted)
     pool.refresh_from_db()
-    step = sizing.decide(pool, pool.wanted, list(pool.containers.order_by("pk")), parallel=100)
+    step = sizing.decide(pool, pool.newest_template, list(pool.containers.order_by("pk")), parallel=100)
     assert (shown.starts, shown.removes) == (len(step.start), len(step.remove))
 
 

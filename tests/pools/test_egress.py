@@ -121,14 +121,14 @@ def test_a_pools_policy_that_cannot_be_is_refused_and_nothing_changes(call, egre
 
 def test_a_pools_policy_is_shown_audited_and_rolls_nothing(call):
     pool = make_pool(workload=make_workload())
-    wanted = pool.wanted
+    wanted = pool.newest_template
     shown = put(call, pool, egress={"allow": ["10.0.5.7:5432", "10.0.5.7/32:5432"]}, dns=["192.0.2.53"]).json()
 
     assert shown["network"] == {"dns": ["192.0.2.53"], "egress": {"mode": "internet", "allow": ["10.0.5.7:5432"]}}
     put(call, pool, egress={"mode": "list", "allow": ["a.example:443"]}, dns=["192.0.2.53"])
     pool.refresh_from_db()
     assert pool.network == {"dns": ["192.0.2.53"]}
-    assert pool.wanted.version_id == wanted.version_id
+    assert pool.newest_template.version_id == wanted.version_id
     assert pool.egress == {"mode": "list", "allow": ["a.example:443"]}
     entry = AuditEntry.objects.filter(action="pool.update").order_by("-id").first()
     assert entry.before["egress"] == {"mode": "internet", "allow": ["10.0.5.7:5432"]}

@@ -50,7 +50,7 @@ def made(registry, request):
 
 
 def prove(version):
-    image = version_images.asked(version, found_for).image
+    image = version_images.for_start(version, found_for).image
     version_images.prove(version, image)
     return image
 
@@ -94,7 +94,7 @@ def test_a_tag_that_moved_is_seen_and_said_and_changes_nothing_by_itself(registr
 
     registry.stop()  # neither is it asked for what is here
     try:
-        assert version_images.own(workload.latest, found_for).image.id == version.image_digest
+        assert version_images.of_version(workload.latest, found_for).image.id == version.image_digest
     finally:
         registry.start()
 
@@ -241,10 +241,10 @@ def test_an_image_that_only_this_machine_has(call, policy):
         registries.build(image, 16)
         tags.look_around()
         assert call("GET", "workloads/local")["imageStatus"]["moved"] is True
-        assert version_images.own(workload.latest, found_for).image.id == old
+        assert version_images.of_version(workload.latest, found_for).image.id == old
         registries.forget(old)
         with pytest.raises(ImageGone, match="Refresh the workload"):
-            version_images.own(workload.latest, found_for)
+            version_images.of_version(workload.latest, found_for)
         out = io.StringIO()
         call_command("refresh_workload", "local", "--output", "json", stdout=out, skip_checks=True)
         assert json.loads(out.getvalue())["new"] is True
@@ -266,7 +266,7 @@ def test_a_version_from_before_manifests_were_kept_is_pulled_again_by_its_tag(re
     registries.forget(workload.latest.spec.image)
     registry.put("before")
     with pytest.raises(ImageGone, match="Refresh the workload"):
-        version_images.own(workload.latest, found_for)
+        version_images.of_version(workload.latest, found_for)
     assert tags.refresh("before").is_new
     prove(workload.latest)
 

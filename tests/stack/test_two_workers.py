@@ -42,7 +42,7 @@ deployment_id()
 with transaction.atomic():
     pool = Pool.objects.select_for_update().get(pk="{pool}")
     Pool.objects.filter(pk=pool.pk).update(min_size=pool.min_size + 1)
-    sizing._insert(pool, pool.wanted)
+    sizing._insert(pool, pool.newest_template)
 """
 
 

@@ -60,7 +60,7 @@ class MadeUpInput(LocalSinkInput):
     token = KeyField(max_length=100, write_only=True)
 
     def take(self) -> StoredSink:
-        return StoredSink(self._shown("type", "path"), {"token": self.validated_data["token"]})
+        return StoredSink(self._public_fields("type", "path"), {"token": self.validated_data["token"]})
 
 
 class MadeUpSink(LocalSink):

@@ -335,7 +335,7 @@ def test_what_lies_there_without_a_marker_is_restored_from_a_bucket_that_encrypt
     end = behind(providers.DefaultKms())
     state = TenantState(end)
     state.sink.put(f"{DATA}state/by-hand", b"precious")
-    monkeypatch.setattr("syncing.sinks.s3._seen", {})
+    monkeypatch.setattr("syncing.sinks.s3._last_objects", {})
     state.claim()
 
     assert state.look() == {"by-hand": "precious"}

@@ -17,9 +17,9 @@ from boilerhouse.dashboard.forms import ApiForm
 from pools import registry_credentials
 from pools.api.registry_credentials import (
     RegistryCredentialInput,
+    find_and_render,
     render_registry_credential,
     secret_of,
-    shown_credential,
 )
 from pools.models import RegistryCredential
 
@@ -87,7 +87,7 @@ def _rotation_page(request: HttpRequest, form: ApiForm, shown: dict[str, Any], s
 
 @page(Role.ADMIN)
 def _rotation(request: HttpRequest, registry_credential_id: str) -> HttpResponse:
-    shown = shown_credential(registry_credential_id)
+    shown = find_and_render(registry_credential_id)
     return _rotation_page(request, rotation_form(registry_credentials.find(registry_credential_id)), shown)
 
 
@@ -97,7 +97,7 @@ def _rotate(request: HttpRequest, registry_credential_id: str) -> HttpResponse:
     form = rotation_form(credential)
     data = form.read(request.POST, registry=credential.registry)
     if data is None:
-        return _rotation_page(request, form, shown_credential(registry_credential_id), 422)
+        return _rotation_page(request, form, find_and_render(registry_credential_id), 422)
     registry_credentials.replace(credential, name=data.get("name") or credential.name, secret=secret_of(data))
     messages.success(
         request, f"Credential {registry_credential_id} replaced. The next pull from {credential.registry} uses it."

@@ -151,7 +151,7 @@ def _save_deployment(request: HttpRequest) -> HttpResponse:
     document = Document.posted(request.POST, sections.sections)
     body = document.read(SettingsInput) if document.do == "save" else None
     if body is not None:
-        wanted = body.wanted()
+        wanted = body.to_settings()
         if question := _asks_first(request, wanted):
             return questions.show(request, question, origin=request.path)
         try:
