@@ -49,6 +49,8 @@ log = structlog.get_logger("boilerhouse.controller")
 LEASE, LEASE_TTL = Lease.CONTROLLER, timedelta(seconds=3)
 RENEW_EVERY_S = 0.9
 """How often the leader renews the lease."""
+TICK_S, REST_TICK_S, REST_AFTER_S = 0.5, 1.0, 10.0
+"""The interval of two rounds, also while nothing is assigned and no step has had work for ``REST_AFTER_S``."""
 STUCK_AFTER = timedelta(seconds=5)
 PENDING, ASSIGNED = AssignmentState.PENDING, AssignmentState.ASSIGNED
 
@@ -282,11 +284,6 @@ def _nothing() -> None:
     pass
 
 
-def _run(step: Callable[[], int]) -> None:
-    if did := step():
-        log.info("step", step=step.__name__, did=did)
-
-
 class Controller:
     """Runs the steps that are due, one after another. A failing step does not stop the others (``steps``)."""
 
@@ -295,6 +292,7 @@ class Controller:
         self._leads_until = 0.0
         self._states: set[str] = set()
         """The states of all live assignments."""
+        self._worked_at = time.monotonic()
         EngineWatch(self.is_leading, stop).start()
         DiskWatch(self.is_leading, stop).start()
         PullRunner(stop).start()
@@ -321,6 +319,17 @@ class Controller:
         """Whether the lease was renewed recently enough that no other process can hold it."""
         return time.monotonic() < self._leads_until
 
+    @property
+    def interval_s(self) -> float:
+        """The seconds until the next round. A controller that does not lead looks often, to take over quickly."""
+        is_at_rest = not self._states and time.monotonic() - self._worked_at > REST_AFTER_S
+        return REST_TICK_S if is_at_rest and self.is_leading() else TICK_S
+
+    def _run(self, step: Callable[[], int]) -> None:
+        if did := step():
+            self._worked_at = time.monotonic()
+            log.info("step", step=step.__name__, did=did)
+
     def tick(self) -> None:
         """Renew the lease and run the steps that are due. Raises nothing."""
         if not steps.attempt("lead", self._look):
@@ -335,4 +344,4 @@ class Controller:
             failpoints.reach(f"controller.{step.__name__}")
             concerns = CONCERNS.get(step)
             has_work = concerns is None or not self._states.isdisjoint(concerns)
-            steps.attempt(step.__name__, partial(_run, step) if has_work else _nothing)
+            steps.attempt(step.__name__, partial(self._run, step) if has_work else _nothing)

@@ -90,6 +90,26 @@ def test_a_step_that_always_fails_leaves_the_others_their_turn_and_is_said(steps
     assert not FailingStep.objects.exists()
 
 
+def test_the_leader_rests_only_while_nothing_is_assigned_and_no_step_had_work(steps, monkeypatch):
+    work = [1]
+    monkeypatch.setattr(controller, "STEPS", [(0.0, lambda: work[0])])
+    monkeypatch.setattr(controller, "REST_AFTER_S", 0.0)
+    leader = make_controller()
+    assert leader.interval_s == controller.TICK_S  # it does not lead yet
+    work[0] = 0
+    leader.tick()
+    assert leader.interval_s == controller.REST_TICK_S
+    monkeypatch.setattr(controller, "REST_AFTER_S", 60.0)
+    work[0] = 1
+    leader.tick()
+    assert leader.interval_s == controller.TICK_S
+    monkeypatch.setattr(controller, "REST_AFTER_S", 0.0)
+    work[0] = 0
+    make_assignment("ann")
+    leader.tick()
+    assert leader.interval_s == controller.TICK_S
+
+
 def test_a_step_runs_only_while_there_are_assignments_that_it_concerns(steps, monkeypatch):
     """A step that failed before counts as working when it has nothing to do."""
     ran: list[str] = []

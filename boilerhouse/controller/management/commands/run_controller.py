@@ -8,8 +8,6 @@ from boilerhouse.controller.controller import Controller, release_leadership
 from boilerhouse.core.deployment import check_node, deployment_id
 from boilerhouse.process import commands, garbage_collection, pids, processes
 
-TICK_S = 0.5
-
 
 class Command(commands.Command):
     help = "Run a controller until SIGTERM: refill pools, serve waiting claims, retry, take over from dead processes."
@@ -21,7 +19,7 @@ class Command(commands.Command):
         garbage_collection.tune()
         with pids.stopping() as stop:
             controller = Controller(stop)
-            while not stop.wait(TICK_S):
+            while not stop.wait(controller.interval_s):
                 controller.tick()
         release_leadership()
         processes.leave()
