@@ -47,6 +47,8 @@ LINE_S = 5
 LOCK_TAKEN_S = 0.3
 """How long to wait for other work on the container, such as a save, which is told that the tenant is being released."""
 SAVES = (ReleaseStep.STOPPING, ReleaseStep.SAVING)
+DESTROYED_IN = (ReleaseStep.SAVED, ReleaseStep.DESTROYING)
+"""The steps in which the container is destroyed: what is saved needs no further step."""
 RELEASING, FAILED = AssignmentState.RELEASING, AssignmentState.RELEASE_FAILED
 
 
@@ -313,8 +315,10 @@ def _may_destroy(assignment: Assignment) -> bool:
 
 
 def _confirm(assignment: Assignment) -> None:
-    """Read the row again. Raises Interrupted if another process owns it."""
-    assignment.refresh_from_db()
+    """Read the row again, but not the rows that it refers to. Raises Interrupted if another process owns it."""
+    assignment.refresh_from_db(
+        fields=[field.attname for field in Assignment._meta.concrete_fields if not field.is_relation]
+    )
     if assignment.state != RELEASING or assignment.owner != processes.current():
         raise Interrupted
 
@@ -341,9 +345,9 @@ def _run_steps(assignment: Assignment, lock: int) -> None:
                 if not assignment.discard:
                     lifecycle.destroy_at_engine(node, container_id)
                     raise
-    if assignment.step not in (ReleaseStep.DESTROYING, ReleaseStep.WIPING):
+    if assignment.step not in DESTROYED_IN and assignment.step != ReleaseStep.WIPING:
         _advance(assignment, ReleaseStep.DESTROYING)
-    if assignment.step == ReleaseStep.DESTROYING:
+    if assignment.step in DESTROYED_IN:
         lifecycle.destroy_at_engine(node, container_id)
         failpoints.reach("release.destroyed")
         _advance(assignment, ReleaseStep.WIPING)

@@ -123,6 +123,11 @@ class Field:
         was_saved = last is not None and datetime.fromisoformat(last).timestamp() > since
         return was_saved and self.stack.pool_status(self.pool)["idle"] >= 3
 
+    def erase(self) -> None:
+        """Nothing that one attack saved is restored in the next one. Sinks that have gone keep theirs."""
+        for tenant in ("mallory", *self.spare):
+            self.stack.call("DELETE", f"tenants/{tenant}/state?timeoutMs=60000")
+
     def try_out(self, *names: str, seconds: float, visits: int = 0) -> list[str]:
         """What of the promise did not hold, to give up for; a line per operation is printed.
 
@@ -133,6 +138,7 @@ class Field:
             beside = self.bystander.round(seconds, visits)
         since = time.time()
         eventually(lambda: self.is_calm(since), 180, 0.5)
+        self.erase()
         self.quiet += before
         return [*before.errors, *self._judge(" + ".join(names), beside, answers)]
 
