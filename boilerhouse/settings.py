@@ -286,8 +286,8 @@ QUEUES: dict[str, dict[str, Any]] = {
 """``workers``: threads in each worker process. Work with one sink leaves one of a queue free (``queues.slow_work``)."""
 QUEUE_LOOK_S = 0.25
 """The polling interval of queues without a wake-up: the longest delay of work from another machine."""
-QUEUE_IDLE_LOOK_S = 1.0 if _database["ENGINE"] == "boilerhouse.core.sqlite_gate" else QUEUE_LOOK_S
-"""The same after ten seconds without a message. With SQLite all work comes from this machine, which wakes workers."""
+QUEUE_IDLE_LOOK_S = 2.0
+"""The same after ten seconds without a message, while all processes share this data directory and wake its workers."""
 Q_CLUSTER: dict[str, Any] = {
     "name": "boilerhouse",
     "label": "Queues",

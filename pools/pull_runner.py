@@ -41,7 +41,7 @@ class PullRunner:
                 pipe.silence()
                 if not steps.attempt("pulls", self.turn):
                     connection.close()
-                pipe.wait(LOOK_EVERY_S)
+                pipe.wait(LOOK_EVERY_S if self._runs else settings.QUEUE_IDLE_LOOK_S)
         finally:
             connection.close()
 

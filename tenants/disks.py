@@ -33,7 +33,8 @@ from tenants.states import AssignmentState, ReleaseReason, ReleaseStep
 
 log = structlog.get_logger("boilerhouse.controller")
 
-EVERY_S, LOW_EVERY_S, LOOK_S = 10.0, 1.0, 1.0
+EVERY_S, LOW_EVERY_S, LOOK_S, REST_LOOK_S = 10.0, 1.0, 1.0, 3.0
+"""How often a container is measured, also while the disk is low, and whether one is due, also while none is in use."""
 REST = 9
 """The pause after a measurement, as a multiple of its duration: at most a tenth of one core. None while the disk is
 low."""
@@ -166,7 +167,7 @@ class DiskWatch:
     def _forever(self) -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
         try:
-            while not self._stop.wait(LOOK_S):
+            while not self._stop.wait(LOOK_S if self._known else REST_LOOK_S):
                 if not self._is_leading():
                     self._measured.clear()
                     continue

@@ -46,11 +46,13 @@ from tenants.states import AssignmentState
 
 log = structlog.get_logger("boilerhouse.controller")
 
-LEASE, LEASE_TTL = Lease.CONTROLLER, timedelta(seconds=3)
-RENEW_EVERY_S = 0.9
+LEASE, LEASE_TTL = Lease.CONTROLLER, timedelta(seconds=4)
+RENEW_EVERY_S = 1.8
 """How often the leader renews the lease."""
-TICK_S, REST_TICK_S, REST_AFTER_S = 0.5, 1.0, 10.0
+TICK_S, REST_TICK_S, REST_AFTER_S = 0.5, 2.0, 10.0
 """The interval of two rounds, also while nothing is assigned and no step has had work for ``REST_AFTER_S``."""
+REST_FACTOR, REST_PERIOD_S = 2, 10.0
+"""At rest, steps run half as often, but at least every ten seconds if they do otherwise."""
 STUCK_AFTER = timedelta(seconds=5)
 PENDING, ASSIGNED = AssignmentState.PENDING, AssignmentState.ASSIGNED
 
@@ -288,7 +290,7 @@ class Controller:
     """Runs the steps that are due, one after another. A failing step does not stop the others (``steps``)."""
 
     def __init__(self, stop: threading.Event) -> None:
-        self._due = {step: 0.0 for _, step in STEPS}
+        self._ran = {step: float("-inf") for _, step in STEPS}
         self._leads_until = 0.0
         self._states: set[str] = set()
         """The states of all live assignments."""
@@ -322,8 +324,11 @@ class Controller:
     @property
     def interval_s(self) -> float:
         """The seconds until the next round. A controller that does not lead looks often, to take over quickly."""
-        is_at_rest = not self._states and time.monotonic() - self._worked_at > REST_AFTER_S
-        return REST_TICK_S if is_at_rest and self.is_leading() else TICK_S
+        return REST_TICK_S if self._is_at_rest and self.is_leading() else TICK_S
+
+    @property
+    def _is_at_rest(self) -> bool:
+        return not self._states and time.monotonic() - self._worked_at > REST_AFTER_S
 
     def _run(self, step: Callable[[], int]) -> None:
         if did := step():
@@ -336,11 +341,13 @@ class Controller:
             connection.close()
             return
         for period, step in STEPS:
-            if time.monotonic() < self._due[step]:
+            if self._is_at_rest:
+                period = max(period, min(REST_FACTOR * period, REST_PERIOD_S))
+            if time.monotonic() < self._ran[step] + period:
                 continue
             if not self.is_leading():
                 return
-            self._due[step] = time.monotonic() + period
+            self._ran[step] = time.monotonic()
             failpoints.reach(f"controller.{step.__name__}")
             concerns = CONCERNS.get(step)
             has_work = concerns is None or not self._states.isdisjoint(concerns)

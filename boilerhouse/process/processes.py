@@ -174,6 +174,12 @@ def living() -> set[uuid.UUID]:
     return {process.pk for process in fresh if not _is_gone(process)}
 
 
+def all_share_wakeups() -> bool:
+    """Whether every living process has this data directory on this machine, so that wake-up pipes reach them all."""
+    fresh = Process.objects.filter(heartbeat_at__gte=Now() - timedelta(seconds=DEAD_AFTER_S))
+    return not fresh.exclude(node=deployment.node_id(), boot_id=boot_id()).exists()
+
+
 def _is_gone(process: Process) -> bool:
     """Whether it ran in this pid namespace of this kernel and has ended. For other processes only the heartbeat is
     known."""

@@ -38,7 +38,7 @@ log = structlog.get_logger("boilerhouse.worker")
 HEALTH_EVERY_S = 4.0
 IDLE_S = 10.0
 """A thread that has been idle for this long closes its database connection. After the same time without a message the
-queues are polled at QUEUE_IDLE_LOOK_S."""
+queues are polled at QUEUE_IDLE_LOOK_S, if no other machine sends any."""
 SAY_EVERY_S = 60.0
 """How often the log repeats why the queues cannot be read."""
 LOOK_STUCK_S = 60.0
@@ -145,6 +145,7 @@ class Worker:
         self._say_again: dict[str, float] = {}
         """Why the queues cannot be read, and when the log may repeat it; empty while they can."""
         self._next_health = 0.0
+        self._asked_at, self._is_alone = -IDLE_S, False
         self._look_began: float | None = None
         self.unacknowledged: deque[tuple[Broker, Any]] = deque()
         """Messages of finished tasks that could not be acknowledged yet."""
@@ -235,9 +236,19 @@ class Worker:
             if was_given:
                 last = time.monotonic()
                 continue
-            is_idle = time.monotonic() - last > IDLE_S
+            is_idle = time.monotonic() - last > IDLE_S and self._is_woken()
             self._pipe.wait(settings.QUEUE_IDLE_LOOK_S if is_idle else settings.QUEUE_LOOK_S)
         connection.close()
+
+    def _is_woken(self) -> bool:
+        """Whether every process that enqueues wakes this one. Another machine's is noticed after a while."""
+        if time.monotonic() > self._asked_at + IDLE_S:
+            self._asked_at = time.monotonic()
+            try:
+                self._is_alone = processes.all_share_wakeups()
+            except DATABASE_LOST:
+                self._is_alone = False
+        return self._is_alone
 
     def _say_failed(self, error: Exception) -> None:
         kind, now = type(error).__name__, time.monotonic()

@@ -22,9 +22,10 @@ from django.db import OperationalError
 from django_q.models import OrmQ, Task
 
 from boilerhouse.core import clock, context
-from boilerhouse.core.models import Process, QueueHealth
+from boilerhouse.core.models import Node, Process, QueueHealth
 from boilerhouse.operations import supervise
-from boilerhouse.queues import broker, in_progress
+from boilerhouse.process import processes
+from boilerhouse.queues import broker, in_progress, wakeup_pipes
 from boilerhouse.queues import worker as worker_module
 from boilerhouse.queues.broker import Broker
 from boilerhouse.queues.management.commands import run_worker
@@ -132,6 +133,21 @@ def test_a_worker_that_looks_rarely_is_woken_by_a_message(start, settings, monke
     time.sleep(0.5)
     enqueue("fast", f"{HERE}.note", "woken")
     eventually(lambda: done == ["woken"], 20)
+
+
+def test_a_worker_looks_often_while_another_machine_may_send_messages(start, settings, monkeypatch):
+    """Wake-up pipes reach only processes with the same data directory on the same machine."""
+    assert processes.all_share_wakeups()
+    elsewhere = Node.objects.create(pk="elsewhere")
+    Process.objects.create(kind="web", node=elsewhere, pid_space="other", boot_id="x", pid=1, pid_started=1)
+    assert not processes.all_share_wakeups()
+    monkeypatch.setattr(worker_module, "IDLE_S", 0.1)
+    monkeypatch.setattr(wakeup_pipes, "notify", lambda queue: None)
+    settings.QUEUE_IDLE_LOOK_S = 600.0
+    start()
+    time.sleep(0.5)
+    enqueue("fast", f"{HERE}.note", "found")
+    eventually(lambda: done == ["found"], 20)
 
 
 def test_nobody_else_gets_the_message_of_a_task_that_runs_for_long(start, monkeypatch):
