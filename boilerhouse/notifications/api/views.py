@@ -62,7 +62,7 @@ class NotificationView(ApiView):
 
     @operation(operation_id="getNotification", summary="Show a notification", responses=NotificationOutput)
     def get(self, request: Any, notification_id: str) -> Response:
-        return self.shown(render_target(targets.find(notification_id)))
+        return self.with_etag(render_target(targets.find(notification_id)))
 
     @operation(
         operation_id="replaceNotification",
@@ -78,7 +78,7 @@ class NotificationView(ApiView):
         body = self.read(NotificationInput, stored=target)
         check_same_id(dict(body.validated_data), notification_id)
         targets.replace(target, body.wanted(), check=lambda locked: self.check_match(render_target(locked)))
-        return self.shown(render_target(targets.find(notification_id)))
+        return self.with_etag(render_target(targets.find(notification_id)))
 
     @operation(
         operation_id="deleteNotification",
