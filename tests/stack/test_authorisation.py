@@ -288,6 +288,7 @@ CASES: dict[str, Case] = {
         "registry-credentials", "registryCredentialId",
         lambda world: {"registryCredentialId": world.made("registry-credentials", registry_credential())},
     ),
+    "listUsage": Case(lambda world, ids, found: "items" in found),
     "listNotifications": listed("notificationId"),
     "createNotification": created("notifications", lambda world: notification()),
     "getNotification": shown("notificationId"),
