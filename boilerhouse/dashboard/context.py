@@ -23,6 +23,9 @@ from tenants.states import AssignmentState
 THEMES = ("auto", "light", "dark")
 TIMES = ("utc", "local")
 
+BESIDE = {"tenants": ("usage/", "releases/")}
+"""Pages that stand below an entry of the navigation, and not below its URL."""
+
 
 @dataclass(frozen=True, slots=True)
 class NavItem:
@@ -71,7 +74,8 @@ def _nav(path: str) -> list[NavItem]:
 
     def item(label: str, icon: str, name: str, **more: Any) -> NavItem:
         url = reverse(name)
-        is_current = path == url if name == "overview" else path.startswith(url)
+        below = (url, *(f"{reverse('overview')}{part}" for part in BESIDE.get(name, ())))
+        is_current = path == url if name == "overview" else path.startswith(below)
         return NavItem(label, icon, url, is_current, **more)
 
     return [

@@ -135,3 +135,9 @@ def test_the_api_pages_through_all_tenants(call):
             break
         cursor = f"&cursor={answer['nextCursor']}"
     assert sorted(seen) == [f"t{n}" for n in range(5)]
+
+
+def test_the_navigation_says_that_usage_is_of_tenants(admin):
+    nav = text_of(admin.get("/usage/")).split('id="nav"')[1].split("</nav>")[0]
+    assert 'href="/tenants/" title="Tenants" aria-current="page"' in nav
+    assert nav.count("aria-current") == 1
