@@ -25,6 +25,7 @@ from tests.make import (
     make_delivery,
     make_held,
     make_pool,
+    make_spec,
     make_sync_spec,
     make_workload,
 )
@@ -121,7 +122,8 @@ def place(db, data_dir, fake_engine, client, call, monkeypatch):
     monkeypatch.setattr("syncing.services.probe", lambda spec, **_: {"state": "unhealthy"})
     admin = User.objects.create_superuser("root", password="long-enough-1")
     client.force_login(admin)
-    make_workload("spare")
+    spare = make_workload("spare")
+    spare.versions.create(number=2, spec_json=make_spec(stop_timeout_ms=2000).to_json())
     pool = make_pool(
         "notes", workload=make_workload("notes"), max_size=20, trouble="start_failed", last_error="No image.", failures=2
     )  # fmt: skip
@@ -160,7 +162,7 @@ def _data(client: Any, name: str, path: str, more: dict[str, str]) -> dict[str, 
         data |= {"/sink/accessKeyId": "A", "/sink/secretAccessKey": "S", "/sink/prefix": "o/${tenantId}/"}
     if name == "settings-deployment":
         at = next(key for key in data if key.endswith("/eventsMs"))
-        data[at] = "86400000"
+        data[at], data[f"{at}:unit"] = "24", "h"
     return {**data, **more}
 
 
