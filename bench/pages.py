@@ -164,7 +164,7 @@ def _browser(base: str, session: requests.Session, pages: dict[str, str]) -> dic
         context = chromium.new_context()
         context.add_cookies(_cookies(base, session))
         page = context.new_page()
-        page.goto(base + pages["activity"])
+        page.goto(base + pages["overview"])
         seen = _seen(page)
         times = []
         for _ in range(LOADS):
@@ -177,7 +177,7 @@ def _browser(base: str, session: requests.Session, pages: dict[str, str]) -> dic
 
 
 def _seen(page: Any) -> list[float]:
-    """Milliseconds from the commit of an event until the open activity page shows it."""
+    """Milliseconds from the commit of an event until the feed of the open overview shows it."""
     from boilerhouse.core.events import emit
 
     page.locator("#conn.t-ok").wait_for(timeout=10_000)
