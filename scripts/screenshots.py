@@ -20,7 +20,9 @@ PICTURES = ROOT / "docs" / "screenshots"
 CHROMIUM = ["--no-sandbox", "--disable-background-networking"]
 MAX_HEIGHT = {1440: 1500, 390: 1800}
 """Longer pages are cut: pictures show what a page is like, not all of its rows."""
-COLOURS = 160
+DARK_ON_A_PHONE = ("overview", "tenant", "container")
+"""The other pages differ there from their light ones by colours alone."""
+COLOURS, FREQUENT = 200, 110
 STILL = "*, *::before, *::after { transition: none !important; animation: none !important; caret-color: transparent }"
 
 APPLY = "css => { const one = new CSSStyleSheet(); one.replaceSync(css); document.adoptedStyleSheets = [one]; }"
@@ -35,7 +37,7 @@ PAGES = {
     "sync-spec-json": "/sync/specs/notes-state/edit?tab=json", "workloads": "/workloads/",
     "workload": "/workloads/notes/", "workload-edit": "/workloads/notes/edit", "workload-new": "/workloads/new",
     "activity": "/activity/", "search": "/search?q=notes", "settings": "/settings/", "settings-keys": "/settings/keys/",
-    "settings-credentials": "/settings/credentials/", "settings-registries": "/settings/registries/",
+    "settings-credentials": "/settings/credentials/", "settings-users": "/settings/users/", "usage": "/usage/",
     "settings-deployment": "/settings/deployment/", "settings-changes": "/settings/changes/", "password": "/password/",
 }  # fmt: skip
 LINKED = {"container": ("/tenants/acme-042/", "/containers/"), "run": ("/tenants/acme-042/", "/sync/runs/")}
@@ -57,6 +59,7 @@ def main(wanted: list[str]) -> None:
 
 
 def _take(link: str, wanted: list[str]) -> None:
+    PICTURES.mkdir(exist_ok=True)
     base = link.partition("/login/")[0]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=CHROMIUM)
@@ -71,6 +74,8 @@ def _take(link: str, wanted: list[str]) -> None:
             for width in MAX_HEIGHT:
                 page.set_viewport_size({"width": width, "height": 900})
                 for theme in ("light", "dark"):
+                    if width == min(MAX_HEIGHT) and theme == "dark" and name not in DARK_ON_A_PHONE:
+                        continue
                     _picture(page, base + path, PICTURES / f"{name}-{theme}-{width}.png", width, theme)
         browser.close()
 
@@ -86,10 +91,18 @@ def _picture(page: Page, url: str, path: Path, width: int, theme: str) -> None:
     page.set_viewport_size({"width": width, "height": min(height, MAX_HEIGHT[width])})
     page.wait_for_timeout(200)
     page.screenshot(path=path)
-    with Image.open(path) as picture:
-        picture.convert("RGB").quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
-            path, optimize=True
-        )
+    _make_smaller(path)
+
+
+def _make_smaller(path: Path) -> None:
+    """Keep the most frequent colours as they are, so that large areas have no tint, and some of the rare ones."""
+    with Image.open(path) as opened:
+        picture = opened.convert("RGB")
+    counted = sorted(picture.getcolors(1 << 24) or [], reverse=True)[:FREQUENT]
+    rare = picture.quantize(COLOURS - FREQUENT, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).getpalette() or []
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([part for _, colour in counted for part in colour] + rare)
+    picture.quantize(palette=palette, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
 if __name__ == "__main__":

@@ -150,6 +150,7 @@ def test_no_row_of_a_state_machine_is_saved_as_a_whole():
     assert whole == {
         "syncing/services.py",
         "boilerhouse/core/deployment_settings.py",
+        "boilerhouse/core/users.py",
     }
 
 
