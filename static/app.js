@@ -286,7 +286,9 @@ setInterval(tick, 5000);
 try {
   // The server says days and takes ranges in the reader's zone, once local times are chosen.
   const { timeZone } = Intl.DateTimeFormat().resolvedOptions();
-  document.cookie = `zone=${timeZone}; path=${home}; max-age=31536000; samesite=lax`;
+  const path = home.replace(/(.)\/$/, "$1"); // as the server writes it for its own
+  const secure = location.protocol === "https:" ? "; secure" : "";
+  document.cookie = `zone=${timeZone}; path=${path}; max-age=31536000; samesite=lax${secure}`;
 } catch {
   /* no zone: UTC */
 }
