@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import tomllib
+from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -116,3 +117,10 @@ def test_doors_are_thin():
     }
     text = "Pool.objects.filter(pk=1).update(a=1)\nwith recording(): pass\npools.update_pool(1)"
     assert _rules_of_doors(ast.parse(text)) == {"Pool.objects.filter(pk=1).update", "recording"}
+
+
+def test_no_two_test_modules_that_run_together_have_one_name():
+    """pytest refuses to collect the second one, which nobody notices who runs one folder at a time."""
+    folders = ("core", "dashboard", "pools", "syncing", "tenants")
+    names = Counter(path.name for folder in folders for path in (ROOT / "tests" / folder).glob("test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []
