@@ -89,12 +89,12 @@ def _tell(run: SyncRun) -> None:
     asked_by = run.cancelled_by if run.state == SyncRunState.CANCELLED and run.cancelled_by else run.asked_by
     emit(
         EVENTS[SyncRunState(run.state)], actor=context.for_whom(asked_by), pool_id=run.spec.pool_id,
-        tenant_id=run.tenant_id, container_id=run.container_id, is_routine=_is_unchanged(run) or None,
+        tenant_id=run.tenant_id, container_id=run.container_id, is_routine=is_unchanged(run) or None,
         runId=str(run.pk), specId=run.spec_id, **payload,
     )  # fmt: skip
 
 
-def _is_unchanged(run: SyncRun) -> bool:
+def is_unchanged(run: SyncRun) -> bool:
     """Whether it is a save by the timer that found everything at the sink already."""
     is_periodic = run.trigger == Trigger.INTERVAL and run.direction == Direction.UPLOAD
     return is_periodic and run.state == SyncRunState.SUCCEEDED and not (run.sent_bytes or run.deleted)

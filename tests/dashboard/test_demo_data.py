@@ -126,6 +126,12 @@ def test_the_rows_agree_with_each_other(data_dir):
         assert not (live and ended) or live.created_at > ended
     for saved in SavedState.objects.all():
         assert SyncRun.objects.get(pk=saved.run_id).state == "succeeded"
+    assert {event.is_routine for event in Event.objects.filter(type__in=["sync.started", "container.created"])} == {
+        True
+    }
+    saves = Event.objects.filter(type="sync.completed")
+    assert {event.is_routine for event in saves} == {True, False}
+    assert all(not (event.is_routine and event.payload["sentBytes"]) for event in saves)
     late = [
         PoolUsage.objects.latest("at").at,
         ContainerUsage.objects.latest("at").at,

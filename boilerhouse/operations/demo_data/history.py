@@ -13,6 +13,7 @@ from boilerhouse.operations.demo_data.catalogue import POOLS, REFUSAL, SPECS, TE
 from boilerhouse.operations.demo_data.rows import Rows
 from pools.models import WorkloadVersion
 from syncing.models import Backup, SyncMapping, SyncRun, SyncSpec
+from syncing.querysets import is_unchanged
 from syncing.states import Direction, SyncRunState, Trigger
 from tenants.models import Assignment
 from tenants.states import AssignmentState, ReleaseReason, Source
@@ -247,7 +248,8 @@ class History:
         assert run.started_at is not None
         assert run.finished_at is not None
         self.rows.event("sync.started", run.started_at, actor=actor, **about, payload=shared)
-        self.rows.event(type, run.finished_at, actor=actor, **about, payload={**shared, **payload})
+        more = {"is_routine": True} if is_unchanged(run) else {}
+        self.rows.event(type, run.finished_at, actor=actor, **about, **more, payload={**shared, **payload})
 
     def _backup(self, hold: Hold, spec: DemoSpec, at: datetime, size: int) -> None:
         mapping = self.mappings[spec.id]

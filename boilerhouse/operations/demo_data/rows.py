@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from django.db.models import Model
 
+from boilerhouse.core.events import ROUTINE
 from boilerhouse.core.models import Event
 
 Row = TypeVar("Row", bound=Model)
@@ -49,6 +50,7 @@ class Rows:
         """An event of the past; ``payload`` is its payload, the other fields are columns."""
         if at <= self.now:
             fields = {name: str(value or "") if name.endswith("_id") else value for name, value in fields.items()}
+            fields.setdefault("is_routine", type in ROUTINE)
             self.add(Event, type=type, created_at=at, actor=actor, **fields)
 
     def of(self, model: type[Row]) -> list[Row]:
