@@ -101,6 +101,11 @@ def _forget(fields: Mapping[str, list[str]], tenant_id: str) -> list[ApiCall]:
     return [ApiCall("POST", path, f'client.call("POST", {path!r})')]
 
 
+def _delete_notification(fields: Mapping[str, list[str]], notification_id: str) -> list[ApiCall]:
+    path = f"notifications/{_part(notification_id)}"
+    return [ApiCall("DELETE", path, f'client.call("DELETE", {path!r})')]
+
+
 def _put_back(fields: Mapping[str, list[str]], tenant_id: str, backup_id: object) -> list[ApiCall]:
     path = f"tenants/{_part(tenant_id)}/backups/{backup_id}/restore"
     return [ApiCall("POST", path, f"client.tenant({tenant_id!r}).restore_backup({str(backup_id)!r})")]
@@ -125,6 +130,7 @@ CALLS: dict[str, Calls] = {
     "workload-refresh": lambda _, workload_id: [_act("workloads", "workloads", workload_id, "refresh")],
     "revoke-key": lambda _, key_id: [_delete("api-keys", "api_keys", key_id)],
     "delete-credential": lambda _, credential_id: [_delete("credentials", "credentials", credential_id)],
+    "delete-notification": _delete_notification,
     "delete-registry-credential": lambda _, registry_credential_id: [
         _delete("registry-credentials", "registry_credentials", registry_credential_id)
     ],

@@ -19,7 +19,7 @@ from boilerhouse.core.errors import Failed
 MANIFEST, SIGNATURE = "manifest.json", "signature"
 MAX_MANIFEST = 4 << 20
 CHUNK = 1 << 20
-_PART = re.compile(r"[a-z][a-z0-9_]*\.[A-Za-z][A-Za-z0-9]*\.ndjson")
+_TABLE_FILE = re.compile(r"[a-z][a-z0-9_]*\.[A-Za-z][A-Za-z0-9]*\.ndjson")
 
 
 class NotABackup(Failed):
@@ -70,7 +70,7 @@ def check_parts(parts: Iterable[zipfile.ZipInfo]) -> None:
     for part in parts:
         name = part.filename
         kind = stat.S_IFMT(part.external_attr >> 16)
-        if not _PART.fullmatch(name) and name not in (MANIFEST, SIGNATURE):
+        if not _TABLE_FILE.fullmatch(name) and name not in (MANIFEST, SIGNATURE):
             raise NotABackup(
                 detail=f"The file contains {name[:100]!r}, which is not part of a Boilerhouse backup. Nothing was read."
             )
