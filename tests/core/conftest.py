@@ -18,6 +18,8 @@ def world(call: Call, monkeypatch: pytest.MonkeyPatch) -> Container:
     call("POST", "credentials", {"id": "storage", "name": "S", "accessKeyId": "A", "secretAccessKey": "S"})
     place = {"id": "registry", "registry": "registry.example.net", "username": "u", "password": "secret"}
     call("POST", "registry-credentials", place)
+    mail = {"id": "notes", "name": "On call", "type": "email", "recipients": ["ops@example.net"]}
+    assert call("POST", "notifications", mail).status_code == 201
     container = make_container(pool, state="claimed")
     make_assignment("alice", pool=pool, state="release_failed", container_ref=container.pk)
     return container
