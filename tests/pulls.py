@@ -6,6 +6,7 @@ import contextlib
 import threading
 from collections.abc import Iterator
 
+from boilerhouse.queues import wakeup_pipes
 from pools import errors, image_pulls, pull_runs
 from pools.models import ImagePull
 from pools.pull_runner import PullRunner
@@ -32,4 +33,5 @@ def pulled_beside() -> Iterator[None]:
         yield
     finally:
         stop.set()
+        wakeup_pipes.notify(image_pulls.BELL)
         thread.join(10)
