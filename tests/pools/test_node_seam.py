@@ -23,6 +23,8 @@ OWN = ("boilerhouse/core/deployment.py", "pools/nodes.py", "pools/host/", "pools
 FACES = {"Volumes": ("volumes", "staged"), "Host": ("host",)}
 
 ENGINE = {
+    "boilerhouse/dashboard/pages/node.py": "the page of this node",
+    "boilerhouse/operations/node_report.py": "the page of this node",
     # Of this machine as a whole, said by whoever runs on it.
     "boilerhouse/controller/engine_watch.py": "the events of this node's engine",
     "boilerhouse/operations/doctor.py": "what doctor runs beside",
@@ -40,6 +42,11 @@ ENGINE = {
     "pools/dry_runs.py": "a dry run has no row: it lives and ends here",
 }
 NODE_ID = {
+    "boilerhouse/attention/save_causes.py": "tells a save that waits here",
+    "boilerhouse/operations/node_report.py": "the page of this node",
+    "boilerhouse/dashboard/pages/node.py": "the page of this node",
+    "boilerhouse/operations/demo_data/present.py": "the deployment of this machine",
+    "boilerhouse/operations/demo_data/filling.py": "the deployment of this machine",
     "boilerhouse/core/nodes.py": "the heartbeat",
     "boilerhouse/operations/archives.py": "an archive names the node that made it",
     "boilerhouse/operations/restoration.py": "a restored deployment begins as one node",
@@ -56,6 +63,12 @@ NODE_ID = {
     "tenants/upkeep/containers.py": "what this node's freezer shows",
 }
 DIRECTORY = {
+    "boilerhouse/operations/node_report.py": "the page of this node",
+    "boilerhouse/dashboard/pages/node.py": "the page of this node",
+    "boilerhouse/operations/embedded_s3.py": "the deployment of this machine",
+    "boilerhouse/operations/kept_backups.py": "the deployment of this machine",
+    "boilerhouse/operations/management/commands/demo_data.py": "the deployment of this machine",
+    "boilerhouse/operations/addresses.py": "the deployment of this machine",
     # None of it is a tenant's.
     "boilerhouse/core/encryption.py": "the keys",
     "boilerhouse/dashboard/pages/settings.py": "its path, for people",
@@ -79,6 +92,7 @@ DIRECTORY = {
     "syncing/sinks/outbound.py": "where the embedded S3 listens",
 }
 KERNEL = {
+    "boilerhouse/operations/node_report.py": "the page of this node",
     # By a runtime id or a process id that came from the container's node, or of the own process.
     "boilerhouse/operations/supervisor.py", "boilerhouse/process/pids.py", "boilerhouse/process/processes.py",
     "boilerhouse/process/stalls.py",
