@@ -92,7 +92,7 @@ DIRECTORY = {
     "syncing/sinks/outbound.py": "where the embedded S3 listens",
 }
 KERNEL = {
-    "boilerhouse/operations/node_report.py": "the page of this node",
+    "boilerhouse/operations/node_report.py",
     # By a runtime id or a process id that came from the container's node, or of the own process.
     "boilerhouse/operations/supervisor.py", "boilerhouse/process/pids.py", "boilerhouse/process/processes.py",
     "boilerhouse/process/stalls.py",

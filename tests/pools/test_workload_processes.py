@@ -134,6 +134,8 @@ def saved_untouched(client, do: str = "save", **typed: str) -> int:
     for part in document._fields():
         if part.part.kind != "flag" or part.is_on:
             data[part.pointer] = "on" if part.part.kind == "flag" else part.text
+            if part.unit:
+                data[f"{part.pointer}:unit"] = part.unit
     data |= typed
     return client.post(reverse("edit-workload", args=["w"]), data).status_code
 
