@@ -55,7 +55,8 @@ def add(used: Mapping[Key, Amounts]) -> None:
         if not any(astuple(amounts)):
             continue
         for period, start in (("day", day), ("month", day.replace(day=1))):
-            totals.setdefault((tenant_id, period, start), Amounts()).__iadd__(amounts)
+            total = totals.setdefault((tenant_id, period, start), Amounts())
+            total += amounts
     keys = sorted(totals)  # always in the same order: two transactions never wait for each other
     for at in range(0, len(keys), AT_ONCE):
         part = keys[at : at + AT_ONCE]

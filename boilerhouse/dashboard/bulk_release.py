@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 from uuid import UUID
 
 from django.contrib.sessions.backends.base import SessionBase
 from django.http import HttpRequest
 
+from boilerhouse.attention.words import count
 from boilerhouse.core.errors import BoilerhouseError, Conflict
-from boilerhouse.core.ids import uuid7
-from boilerhouse.dashboard import badges, tenant_listing
-from boilerhouse.dashboard.consequences import IDS, RETRIED, count
+from boilerhouse.dashboard import badges, bulk_actions, tenant_listing
+from boilerhouse.dashboard.consequences import IDS, RETRIED
 from boilerhouse.dashboard.questions import MANY, Question
 from syncing import services as syncing
 from tenants import releases
@@ -22,8 +21,6 @@ from tenants.models import Assignment
 from tenants.states import AssignmentState
 
 NAMED = 10
-KEPT = 3
-"""How many results a session keeps."""
 SESSION = "releases"
 
 
@@ -42,7 +39,7 @@ def picked(request: HttpRequest) -> list[Assignment]:
     if request.method != "POST" and "all" in values:
         rows = tenant_listing.held(request, tenant_listing.listing(request))
     else:
-        rows = Assignment.objects.live().filter(pk__in=_uuids(values.getlist("id")[:IDS]))
+        rows = Assignment.objects.live().filter(pk__in=bulk_actions.ids(values.getlist("id")[:IDS]))
     return list(rows.select_related("pool").defer(*tenant_listing.LARGE).order_by("tenant_id")[:IDS])
 
 
@@ -69,15 +66,12 @@ def run(rows: Sequence[Assignment]) -> list[tuple[str, str, str]]:
 
 def keep(session: SessionBase, outcome: Sequence[tuple[str, str, str]]) -> UUID:
     """Store what a bulk release started, for its page. Returns the id."""
-    batch = uuid7()
-    kept = [*session.get(SESSION, []), [str(batch), list(outcome)]]
-    session[SESSION] = kept[-KEPT:]
-    return batch
+    return bulk_actions.keep(session, SESSION, outcome)
 
 
 def results(session: SessionBase, batch: UUID) -> list[Result] | None:
     """The state of each tenant now; None if this session has no such release, or has newer ones."""
-    outcome: Sequence[Any] | None = dict(session.get(SESSION, [])).get(str(batch))
+    outcome = bulk_actions.kept(session, SESSION, batch)
     if outcome is None:
         return None
     rows = Assignment.objects.defer(*tenant_listing.LARGE).in_bulk([UUID(pk) for _, pk, _ in outcome])
@@ -116,9 +110,9 @@ def _release(row: Assignment) -> str:
     """Why it was refused; empty if it was not."""
     now = Assignment.objects.live().filter(tenant_id=row.tenant_id).values_list("pk", flat=True).first()
     if now is None:
-        return "Released meanwhile."
+        return "Already released."
     if now != row.pk:
-        return "Claimed again since you were asked. Not released."
+        return "The tenant has claimed again since the question. Not released."
     try:
         releases.begin(row.tenant_id)
     except BoilerhouseError as error:
@@ -138,14 +132,3 @@ def _result(tenant_id: str, row: Assignment | None, refusal: str) -> Result:
         is_discarded = row.outcome == "discarded"
         return Result(tenant_id, badges.Badge("ok", "Discarded" if is_discarded else "Released"), "")
     return Result(tenant_id, badges.ASSIGNMENT[state], "")
-
-
-def _uuids(texts: Iterable[str]) -> list[UUID]:
-    """Other values count for nothing."""
-    found = []
-    for text in texts:
-        try:
-            found.append(UUID(text))
-        except ValueError:
-            continue
-    return found

@@ -12,6 +12,7 @@ from uuid import UUID
 
 from django.http import HttpRequest
 
+from boilerhouse.attention.words import count
 from boilerhouse.core import users
 from boilerhouse.core.errors import Conflict
 from boilerhouse.core.models import ApiKey
@@ -36,11 +37,6 @@ from tenants.states import AssignmentState
 RETRIED = "If the save fails, the state stays on the node and the save is retried."
 IDS = 200
 """The maximum number of objects in one bulk action."""
-
-
-def count(number: int, noun: str) -> str:
-    """``1 tenant``, ``12 tenants``."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _held(tenant_id: str) -> Assignment:

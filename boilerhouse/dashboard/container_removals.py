@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 from uuid import UUID
 
 from django.http import HttpRequest, QueryDict
 
+from boilerhouse.attention.words import count
 from boilerhouse.core.errors import BoilerhouseError, Conflict
-from boilerhouse.core.ids import uuid7
-from boilerhouse.dashboard import badges, container_rows
+from boilerhouse.dashboard import badges, bulk_actions, container_rows
 from boilerhouse.dashboard.badges import Badge
-from boilerhouse.dashboard.consequences import RETRIED, count
+from boilerhouse.dashboard.consequences import RETRIED
 from boilerhouse.dashboard.questions import MANY, Question
 from boilerhouse.dashboard.templatetags.ui import short
 from pools.models import Container, Pool
@@ -24,8 +24,6 @@ from tenants import removals
 
 MOST = 500
 """The maximum number of containers in one action."""
-KEPT = 3
-"""How many actions' results a session keeps."""
 REMOVABLE = (ContainerState.IDLE, ContainerState.CLAIMED)
 SESSION = "removals"
 
@@ -44,18 +42,10 @@ def picked(request: HttpRequest) -> list[Container]:
     if values.get("all"):
         rows = container_rows.listing(_Filters(values.get("matching", ""), request.path), pool).all  # type: ignore[arg-type]
     else:
-        rows = container_rows.with_tenants(Container.objects.filter(pk__in=_ids(values.getlist("id"))))
+        rows = container_rows.with_tenants(
+            Container.objects.filter(pk__in=bulk_actions.ids(values.getlist("id")[:MOST]))
+        )
     return list(rows.filter(state__in=REMOVABLE).order_by("pool_id", "pk")[:MOST])
-
-
-def _ids(texts: Sequence[str]) -> list[UUID]:
-    ids = []
-    for text in texts[:MOST]:
-        try:
-            ids.append(UUID(text))
-        except ValueError:
-            continue
-    return ids
 
 
 def question(request: HttpRequest) -> Question:
@@ -120,11 +110,7 @@ def run(chosen: Sequence[Container]) -> list[Result]:
 
 def keep(session: Any, results: Sequence[Result]) -> UUID:
     """In the session of who asked, for the page of the results."""
-    key = uuid7()
-    kept = dict(list(session.get(SESSION, {}).items())[-KEPT + 1 :])
-    kept[str(key)] = [[one.container_id, one.pool_id, one.tenant_id, one.refusal] for one in results]
-    session[SESSION] = kept
-    return key
+    return bulk_actions.keep(session, SESSION, [astuple(one) for one in results])
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +122,7 @@ class Row:
 
 def rows_of(session: Any, key: UUID) -> list[Row]:
     """What has become of each by now; nothing if the session does not know the action any more."""
-    stored = session.get(SESSION, {}).get(str(key), [])
-    results = [Result(*one) for one in stored]
+    results = [Result(*one) for one in bulk_actions.kept(session, SESSION, key) or []]
     states = dict(Container.objects.filter(pk__in=[one.container_id for one in results]).values_list("pk", "state"))
     return [_row(one, states.get(UUID(one.container_id))) for one in results]
 

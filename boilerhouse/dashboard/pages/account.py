@@ -9,11 +9,11 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 
+from boilerhouse.attention.words import count
 from boilerhouse.core import users
 from boilerhouse.core.models import Role
 from boilerhouse.dashboard import sign_ins
 from boilerhouse.dashboard.access import action, page
-from boilerhouse.dashboard.consequences import count
 
 AT_MOST = 50
 

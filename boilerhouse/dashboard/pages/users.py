@@ -15,6 +15,7 @@ from django.utils.http import urlsafe_base64_encode
 from rest_framework import serializers
 
 from boilerhouse.api.serializers import ApiSerializer, LineField
+from boilerhouse.attention.words import count
 from boilerhouse.core import users
 from boilerhouse.core.errors import FieldError, Invalid
 from boilerhouse.core.models import Role
@@ -127,7 +128,7 @@ def enable(request: HttpRequest, user_id: int) -> str:
 
 @action(Role.ADMIN, asks=consequences.end_user_sessions)
 def end_sessions(request: HttpRequest, user_id: int) -> str:
-    return f"{consequences.count(users.end_sessions(user_id), 'session')} ended."
+    return f"{count(users.end_sessions(user_id), 'session')} ended."
 
 
 @action(Role.ADMIN, asks=consequences.require_new_password)
