@@ -42,12 +42,12 @@ class Kind(StrEnum):
     STEP_FAILING = "step_failing"
     """A step of the controller or of a watcher fails each time."""
     NOTIFICATION_DISABLED = "notification_disabled"
-    """A target of notifications is dead, and is told of nothing."""
+    """A notification target was disabled and gets no messages."""
 
 
 class Severity(StrEnum):
     ERROR = "error"
-    """Somebody is affected now, or state could be lost."""
+    """Users are affected now, or state could be lost."""
     WARNING = "warning"
 
 

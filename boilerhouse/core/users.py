@@ -31,7 +31,7 @@ class SessionNotFound(NotFound):
 
 
 class LastAdmin(Conflict):
-    """This is the only admin who can sign in. Make somebody else an admin first."""
+    """This is the only admin who can sign in. Make another user an admin first."""
 
     code = "last_admin"
 

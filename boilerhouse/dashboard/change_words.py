@@ -33,7 +33,7 @@ ACTIONS = {
     "container.exec": "Command run in container",
     "container.terminal": "Shell opened in container",
     "container.terminal_end": "Shell closed in container",
-    "deployment.rotate_secrets": "Stored secrets encrypted anew",
+    "deployment.rotate_secrets": "Stored secrets re-encrypted",
     "settings.update": "Settings changed",
     "sync_spec.trigger": "Sync of all tenants started by",
     "user.end_sessions": "Sessions ended of user",

@@ -257,7 +257,7 @@ def delete_registry_credential(_request: HttpRequest, registry_credential_id: st
 
 def delete_notification(_request: HttpRequest, notification_id: str) -> Question:
     notifications.find(notification_id)
-    text = "Its target is told of nothing more, its log is deleted, and its secrets cannot be read back."
+    text = "The target gets no more messages, its log is deleted, and its secrets cannot be read back."
     return Question(f"Delete {notification_id}?", text, "Delete notification", "delete", notification_id)
 
 

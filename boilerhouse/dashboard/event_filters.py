@@ -143,5 +143,5 @@ def _contains(term: str) -> Q:
 
 
 def as_stored(term: str) -> str:
-    """How a text stands in the JSON of the database: SQLite keeps ours, PostgreSQL writes its own."""
+    """The text as the database stores it in JSON: SQLite keeps our spelling, PostgreSQL writes its own."""
     return json.dumps(term, ensure_ascii=connection.vendor == "sqlite")[1:-1]

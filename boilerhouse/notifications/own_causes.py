@@ -18,7 +18,7 @@ def present() -> list[Cause]:
             thing=Thing.NOTIFICATION,
             subject=target.pk,
             why=target.disabled_detail,
-            effect="It is told of nothing until an admin saves it again.",
+            effect="It gets no messages until an admin saves it again.",
             since=target.disabled_at,
         )
         for target in rows

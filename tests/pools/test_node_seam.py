@@ -42,11 +42,11 @@ ENGINE = {
     "pools/dry_runs.py": "a dry run has no row: it lives and ends here",
 }
 NODE_ID = {
-    "boilerhouse/attention/save_causes.py": "tells a save that waits here",
+    "boilerhouse/attention/save_causes.py": "whether the state of a failed save is on this node, for people",
     "boilerhouse/operations/node_report.py": "the page of this node",
     "boilerhouse/dashboard/pages/node.py": "the page of this node",
-    "boilerhouse/operations/demo_data/present.py": "the deployment of this machine",
-    "boilerhouse/operations/demo_data/filling.py": "the deployment of this machine",
+    "boilerhouse/operations/demo_data/present.py": "demo rows belong to this node",
+    "boilerhouse/operations/demo_data/filling.py": "the heartbeat of the node that has demo rows",
     "boilerhouse/core/nodes.py": "the heartbeat",
     "boilerhouse/operations/archives.py": "an archive names the node that made it",
     "boilerhouse/operations/restoration.py": "a restored deployment begins as one node",
@@ -65,10 +65,10 @@ NODE_ID = {
 DIRECTORY = {
     "boilerhouse/operations/node_report.py": "the page of this node",
     "boilerhouse/dashboard/pages/node.py": "the page of this node",
-    "boilerhouse/operations/embedded_s3.py": "the deployment of this machine",
-    "boilerhouse/operations/kept_backups.py": "the deployment of this machine",
-    "boilerhouse/operations/management/commands/demo_data.py": "the deployment of this machine",
-    "boilerhouse/operations/addresses.py": "the deployment of this machine",
+    "boilerhouse/operations/embedded_s3.py": "the port and keys of the embedded S3",
+    "boilerhouse/operations/kept_backups.py": "backups made on the page of this node",
+    "boilerhouse/operations/management/commands/demo_data.py": "makes it",
+    "boilerhouse/operations/addresses.py": "the address at which `up` listens",
     # None of it is a tenant's.
     "boilerhouse/core/encryption.py": "the keys",
     "boilerhouse/dashboard/pages/settings.py": "its path, for people",
