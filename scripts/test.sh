@@ -14,7 +14,7 @@ processors=$(nproc)
 two=$((processors < 2 ? 1 : 2))
 if [ -z "${BOILERHOUSE_LONG:-}" ]; then
   # The parts in processes of their own need a processor each, those with a stack wait for containers and clocks. Longest first.
-  run "$two" stack-sqlite apps-sqlite in-process-postgresql stack-postgresql core-sqlite engine-sqlite
+  run "$two" stack-sqlite apps-sqlite core-sqlite in-process-postgresql stack-postgresql engine-sqlite
 else
   # Some slow tests of the stack put all the load on it that this machine bears, so nothing runs beside them.
   code=0
