@@ -7,7 +7,7 @@
 #include <sys/types.h>
 
 enum {
-  PROTOCOL = 1,              /* the host asks for nothing newer than what the hello says */
+  PROTOCOL = 2,              /* the host asks for nothing newer than what the hello says */
   MAX_FRAME = 1 << 20,       /* bytes of a payload */
   MAX_CHUNK = 64 << 10,      /* bytes of output in one frame */
   MAX_WORDS = 16384,         /* arguments, and variables, of one command */
@@ -70,5 +70,10 @@ void restore_signals(void);
 
 /* session.c */
 void serve(int connection) __attribute__((noreturn));
+int watch_children(void); /* a descriptor that is readable when a child has ended */
+
+/* Serves a connection from its first frame on, which is the first in the input and whole. Does not return. */
+typedef void handler(int connection, struct input *input);
+handler serve_run; /* run.c */
 
 #endif

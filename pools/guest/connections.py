@@ -37,9 +37,15 @@ class Connection:
     """
 
     def __init__(
-        self, connection: socket.socket, session: int, early: list[tuple[bytes, bytes]], reader: frames.Reader
-    ):
-        self.socket, self.session, self.early, self.reader = connection, session, early, reader
+        self,
+        connection: socket.socket,
+        session: int,
+        version: int,
+        early: list[tuple[bytes, bytes]],
+        reader: frames.Reader,
+    ) -> None:
+        self.socket, self.session, self.version = connection, session, version
+        self.early, self.reader = early, reader
         self.process_1 = peer(connection)[0]
 
 
@@ -84,11 +90,14 @@ def peer(connection: socket.socket) -> tuple[int, int]:
     return pid, uid
 
 
-def connect(container_id: UUID) -> Connection:
-    """A connection to the container's agent. Raises NoAgent."""
+def connect(container_id: UUID, version: int = 1) -> Connection:
+    """A connection to the container's agent, which speaks this version of the protocol. Raises NoAgent."""
     connection = open_socket(run_dir(container_id), is_sealed=True)
     try:
-        return _greeted(connection)
+        greeted = _greeted(connection)
+        if greeted.version < version:
+            raise NoAgent(f"it speaks version {greeted.version} of the protocol, not {version}")
+        return greeted
     except (OSError, frames.Malformed) as error:
         connection.close()
         raise NoAgent(str(error)) from error
@@ -114,4 +123,4 @@ def _greeted(connection: socket.socket) -> Connection:
     if seen[0][0] != frames.HELLO:
         raise NoAgent("it is busy" if seen[0][0] == frames.REFUSED else "it did not say hello")
     reader.max_payload = frames.MAX_PAYLOAD
-    return Connection(connection, session, seen[1:], reader)
+    return Connection(connection, session, frames.version_of(seen[0][1]), seen[1:], reader)

@@ -90,6 +90,13 @@ class Reader:
             time.sleep(REST * (time.monotonic() - began))
 
 
+def version_of(payload: bytes) -> int:
+    """Of a hello: the version of the protocol that the agent speaks. Raises Malformed."""
+    if len(payload) != 2:
+        raise Malformed("a hello of another length")
+    return int.from_bytes(payload)
+
+
 def end_of(payload: bytes) -> tuple[int, bool]:
     """Of a last frame: the exit code, and whether the command was killed at its deadline. Raises Malformed."""
     try:

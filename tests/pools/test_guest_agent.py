@@ -299,6 +299,21 @@ def test_without_a_hello_nothing_was_asked(tmp_path, monkeypatch, words):
     assert got == [b""]
 
 
+def test_an_agent_of_an_older_protocol_is_asked_nothing_newer(tmp_path, monkeypatch, agent):
+    assert connections.connect(None, version=2).version == 2
+    with lying(tmp_path, monkeypatch, HELLO) as got, pytest.raises(connections.NoAgent, match="version 1"):
+        connections.connect(None, version=2)
+    assert got == [b""]
+
+
+def test_a_request_of_an_unknown_type_is_refused(agent):
+    connection = connections.connect(None)
+    connection.socket.sendall(frames.frame(b"?"))
+    exchange = commands.Exchange(connection, b"", None, 100)
+    with pytest.raises(connections.NoAgent):
+        exchange.result(("x",), time.monotonic(), time.monotonic() + 10)
+
+
 def test_endless_tiny_frames_end_with_the_deadline(tmp_path, monkeypatch):
     monkeypatch.setattr(commands, "GRACE_S", 0.2)
     with lying(tmp_path, monkeypatch, HELLO, b"", b"1\0\0\0\0" * 1000), pytest.raises(errors.ExecTimedOut):
