@@ -7,12 +7,14 @@ from what the store documents, or from reports of users who met it.
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import http.client
 import random
 import re
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -372,6 +374,7 @@ class Provider:
     def __init__(self, target: str, behaviour: Behaviour | None = None) -> None:
         self.behaviour, self.delay_s = behaviour or Behaviour(), 0.0
         self.log: list[Asked] = []
+        self._gate, self._passing, self._is_open = threading.Condition(), 0, True
         parts = urlsplit(target)
         assert parts.hostname
         host, port = parts.hostname, parts.port
@@ -396,7 +399,12 @@ class Provider:
                     self.close_connection = True
                     return
                 if answer is None:
-                    answer = proxy.behaviour.answered(asked, _pass_on(host, port, proxy.behaviour.received(asked)))
+                    with proxy.passing_on() as is_open:
+                        if not is_open:
+                            self.close_connection = True
+                            return
+                        answer = _pass_on(host, port, proxy.behaviour.received(asked))
+                    answer = proxy.behaviour.answered(asked, answer)
                 self.reply(answer)
 
             def chunk(self) -> bytes:
@@ -443,9 +451,26 @@ class Provider:
     def refuse(self, asked: Asked) -> Answer | None:
         return self.behaviour.refuse(asked)
 
+    @contextlib.contextmanager
+    def passing_on(self) -> Iterator[bool]:
+        """Within the block, a request may be on its way to the server; false once the proxy is stopped."""
+        with self._gate:
+            is_open = self._is_open
+            self._passing += is_open
+        try:
+            yield is_open
+        finally:
+            with self._gate:
+                self._passing -= is_open
+                self._gate.notify_all()
+
     def stop(self) -> None:
+        """Afterwards no request reaches the server: it may be shared, and the next test begins by emptying it."""
         self._server.shutdown()
         self._server.server_close()
+        with self._gate:
+            self._is_open = False
+            assert self._gate.wait_for(lambda: not self._passing, 90), "a request is still on its way"
 
 
 def _pass_on(host: str, port: int | None, asked: Asked) -> Answer:

@@ -3,7 +3,10 @@ P5)."""
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
+import threading
+import time
 
 import pytest
 
@@ -15,6 +18,7 @@ from syncing.models import SyncRun
 from tests import far_ends
 from tests.providers import FaultyProxy
 from tests.tenant_state import TENANT, TenantState
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.any_database, pytest.mark.slow]
 
@@ -204,9 +208,6 @@ def test_two_deployments_on_one_bucket_leave_each_other_alone(far_end, data_dir,
 
 def test_rclone_is_ended_when_nobody_confirms_the_claim(tenant, proxy, monkeypatch):
     """The check whether the claim is still valid hangs; a new claim elsewhere must not run next to this rclone."""
-    import threading
-    import time
-
     proxy.delay_s = 0.3
     tenant.write(**{f"f{number}": "x" * 1000 for number in range(400)})
     stuck, asked, ended = threading.Event(), threading.Event(), []
@@ -242,11 +243,30 @@ def test_rclone_is_ended_when_nobody_confirms_the_claim(tenant, proxy, monkeypat
     assert ended
 
 
+def test_nothing_reaches_the_server_behind_a_proxy_that_was_stopped(s3, proxy):
+    """The tests share the server: what arrives late would lie in the sink that the next test has emptied."""
+    end = far_ends.RcloneS3(s3)
+    end.clear()
+    proxy.delay_s = 0.5
+    behind = far_ends.RcloneS3(s3)
+    behind.shown = {**end.shown, "endpoint": proxy.endpoint}
+
+    def put() -> None:
+        with contextlib.suppress(errors.SyncFailed):
+            behind.sink().put(f"t/{TENANT}/state/late", b"x")
+
+    thread = threading.Thread(target=put)
+    thread.start()
+    eventually(lambda: any(asked.is_write for asked in proxy.log), every=0.01)
+    proxy.stop()
+    end.clear()
+    time.sleep(2 * proxy.delay_s)
+    assert end.keys() == {}
+    thread.join(60)
+
+
 def test_a_credential_that_is_rotated_while_a_save_runs(s3, data_dir, transactional_db):
     """The running save continues with its credentials; the next one uses the new ones."""
-    import threading
-    import time
-
     end = far_ends.RcloneS3(s3)
     end.clear()
     end.shown = {**end.shown, "rcloneFlags": ["--bwlimit=1M"]}
@@ -277,9 +297,6 @@ def test_a_credential_that_is_rotated_while_a_save_runs(s3, data_dir, transactio
 @pytest.mark.parametrize("after_ms", [5, *(pytest.param(n, marks=pytest.mark.long) for n in range(60, 400, 40))])
 def test_s3_is_killed_in_the_middle_of_a_save(tmp_path, data_dir, transactional_db, monkeypatch, settings, after_ms):
     """However much of the save arrived, the next claim gets the last complete one (P5)."""
-    import threading
-    import time
-
     from tests.s3 import S3Server
 
     settings.BOILERHOUSE_TRANSFER_STALL_S = 10  # rclone alone would go on asking the dead for minutes
@@ -318,8 +335,6 @@ def test_s3_is_killed_in_the_middle_of_a_save(tmp_path, data_dir, transactional_
 
 def test_a_save_ends_when_its_sink_dies_after_some_files_have_arrived(tmp_path, data_dir, transactional_db):
     """The files of an earlier attempt are no progress of attempts that transfer nothing (P5)."""
-    import time
-
     from pools import volumes
     from syncing.states import Trigger
     from tests.s3 import S3Server
