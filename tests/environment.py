@@ -3,6 +3,7 @@
 import atexit
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -12,6 +13,8 @@ _directory = tempfile.mkdtemp(prefix="bh-test-")
 os.environ["BOILERHOUSE_DATA_DIR"] = _directory
 os.environ["BOILERHOUSE_FAILPOINTS"] = os.path.join(_directory, "failpoints")
 os.mkdir(os.environ["BOILERHOUSE_FAILPOINTS"])
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # the processes of tests compile a module once, not each of them
+sys.dont_write_bytecode = False
 for _name in ("HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY"):
     os.environ.pop(_name, None)
     os.environ.pop(_name.lower(), None)
