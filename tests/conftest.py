@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests import far_ends
-from tests.asking import Call
+from tests import sink_servers
+from tests.api_calls import Call
 from tests.s3 import S3Server
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
-        if {"s3", "any_far_end", "docker_engine"} & fixtures:
+        if {"s3", "any_sink_server", "docker_engine"} & fixtures:
             item.add_marker(pytest.mark.slow)
         needs_database = {"db", "transactional_db"} & fixtures or item.get_closest_marker("django_db")
         if not needs_database and not {"stack", "engine"} & set(item.path.parts):
@@ -116,21 +116,21 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     server.stop()
 
 
-@pytest.fixture(scope="session", params=far_ends.ENDS)
-def any_far_end(
+@pytest.fixture(scope="session", params=sink_servers.ENDS)
+def any_sink_server(
     request: pytest.FixtureRequest, s3: S3Server, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[far_ends.FarEnd]:
+) -> Iterator[sink_servers.SinkServer]:
     """Each kind of sink, one after another."""
-    yield from far_ends.start(request.param, tmp_path_factory.mktemp("far-end"), s3)
+    yield from sink_servers.start(request.param, tmp_path_factory.mktemp("far-end"), s3)
 
 
 @pytest.fixture
-def far_end(any_far_end: far_ends.FarEnd, settings: object) -> far_ends.FarEnd:
+def empty_sink_server(any_sink_server: sink_servers.SinkServer, settings: object) -> sink_servers.SinkServer:
     """Each kind of sink, empty, and allowed in this deployment."""
-    if isinstance(any_far_end, far_ends.Directory):
-        settings.BOILERHOUSE_LOCAL_SINK_ROOT = str(any_far_end.root)  # type: ignore[attr-defined]
-    any_far_end.clear()
-    return any_far_end
+    if isinstance(any_sink_server, sink_servers.Directory):
+        settings.BOILERHOUSE_LOCAL_SINK_ROOT = str(any_sink_server.root)  # type: ignore[attr-defined]
+    any_sink_server.clear()
+    return any_sink_server
 
 
 def unmount_below(directory: Path) -> None:

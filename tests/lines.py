@@ -10,7 +10,7 @@ import threading
 import time
 from urllib.parse import urlsplit
 
-from tests.listening import stop_listening
+from tests.listeners import stop_listener
 
 
 class Line:
@@ -42,7 +42,7 @@ class Line:
         return f"{self._name}:{self._server.getsockname()[1]}"
 
     def stop(self) -> None:
-        stop_listening(self._server)
+        stop_listener(self._server)
         self.cut()
 
     def breaks(self, times: int, every: int) -> None:

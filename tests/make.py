@@ -14,7 +14,7 @@ from boilerhouse.notifications import targets
 from boilerhouse.notifications.messages import payload
 from boilerhouse.notifications.models import Delivery, Target
 from boilerhouse.notifications.states import DEFAULT_RULES
-from boilerhouse.notifications.targets import Wanted
+from boilerhouse.notifications.targets import TargetSettings
 from pools.models import Container, Pool, Workload, WorkloadVersion
 from pools.spec import WorkloadSpec
 from pools.states import ContainerState
@@ -143,8 +143,10 @@ def make_delivery(target_id: str = "ops", **over: Any) -> Delivery:
     now = timezone.now()
     target = Target.objects.filter(pk=target_id).first()
     if target is None:
-        wanted = Wanted(name=target_id, kind="webhook", url="http://127.0.0.1:1/hook/very-secret", kinds=DEFAULT_RULES)
-        target = targets.create(id=target_id, wanted=wanted)[0]
+        settings = TargetSettings(
+            name=target_id, kind="webhook", url="http://127.0.0.1:1/hook/very-secret", kinds=DEFAULT_RULES
+        )
+        target = targets.create(id=target_id, settings=settings)[0]
     about = payload(
         incident_id=None, key="node:n", kind="node_lost", severity="error", title="Node n has no worker",
         text="Its work waits.", pool_ids=(), since=now,

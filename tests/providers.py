@@ -1,4 +1,4 @@
-"""A proxy in front of a real far end that behaves as other stores do: one ``Behaviour`` per peculiarity.
+"""A proxy in front of a real sink server that behaves as other stores do: one ``Behaviour`` per peculiarity.
 
 It is what is tried here in place of the stores themselves, which no test can reach. What each row answers is taken
 from what the store documents, or from reports of users who met it.

@@ -26,7 +26,7 @@ import docker
 from boilerhouse.operations.supervisor import free_port
 from pools import images
 from pools.runtime import get_runtime
-from tests.listening import stop_listening
+from tests.listeners import stop_listener
 
 CONFIG = """version: 0.1
 log: {{level: error}}
@@ -240,7 +240,7 @@ class Line:
 
     def close(self) -> None:
         self._is_closed = True
-        stop_listening(self._listener)
+        stop_listener(self._listener)
 
     def _accept(self) -> None:
         while not self._is_closed:

@@ -26,14 +26,14 @@ class TenantState:
 
     workload = make_spec()
 
-    def __init__(self, far_end, *, tenant_id=TENANT, spec=None, is_settled=False, **mapping) -> None:
-        self.far_end, self.tenant_id, self.generation = far_end, tenant_id, 0
+    def __init__(self, sink_server, *, tenant_id=TENANT, spec=None, is_settled=False, **mapping) -> None:
+        self.sink_server, self.tenant_id, self.generation = sink_server, tenant_id, 0
         self.spec = spec or make_sync_spec(
             make_pool(),
-            sink=far_end.shown,
-            sink_secrets=far_end.secrets,
+            sink=sink_server.definition,
+            sink_secrets=sink_server.secrets,
             mappings=[{"sink_path": "t/${tenantId}/state/", **mapping}],
-            sink_health={"state": "healthy", "conditionalWrites": far_end.has_conditional_writes},
+            sink_health={"state": "healthy", "conditionalWrites": sink_server.has_conditional_writes},
             is_settled=is_settled,
         )
         self.sink = self.spec.resolved_sink()
@@ -106,9 +106,9 @@ class TenantState:
 class LiveState(TenantState):
     """A tenant whose container runs while it is saved; its processes are in the freezer ``runtime_id``."""
 
-    def __init__(self, far_end, runtime_id: str = "", **mapping) -> None:
+    def __init__(self, sink_server, runtime_id: str = "", **mapping) -> None:
         self.runtime_id, self.processes = runtime_id, []
-        super().__init__(far_end, **mapping)
+        super().__init__(sink_server, **mapping)
         SyncSpec.objects.filter(pk=self.spec.pk).update(interval_ms=60_000)
 
     def claim(self) -> None:

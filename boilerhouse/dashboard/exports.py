@@ -16,7 +16,7 @@ MAX_ROWS = 10_000
 Columns = Sequence[tuple[str, Callable[[Any], Any]]]
 
 
-def wanted(request: HttpRequest) -> bool:
+def is_requested(request: HttpRequest) -> bool:
     return request.GET.get("format") == "csv"
 
 

@@ -25,7 +25,7 @@ PLAIN = ("name", "recipients", "kinds", "pool_ids", "is_on", "muted_until")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class TargetSettings:
     """What a user submits. ``url`` and ``secret`` None: as stored."""
 
     name: str
@@ -47,13 +47,13 @@ def find(target_id: str) -> Target:
     return target
 
 
-def create(*, id: str | None, wanted: Wanted) -> tuple[Target, str]:
+def create(*, id: str | None, settings: TargetSettings) -> tuple[Target, str]:
     """Returns the target and its new signing secret, which is empty unless it is a webhook. Raises IdTaken."""
-    secret = (wanted.secret or signing.new_secret()) if wanted.kind == TargetKind.WEBHOOK else ""
+    secret = (settings.secret or signing.new_secret()) if settings.kind == TargetKind.WEBHOOK else ""
     try:
         with recording():
-            target = Target(id=unused_id(id, wanted.name, Target.objects.all()), kind=wanted.kind)
-            _set(target, wanted, secret)
+            target = Target(id=unused_id(id, settings.name, Target.objects.all()), kind=settings.kind)
+            _set(target, settings, secret)
             audit.record("notification.create", target.pk, after=_audited(target))
             target.save(force_insert=True)
             return target, secret
@@ -62,7 +62,7 @@ def create(*, id: str | None, wanted: Wanted) -> tuple[Target, str]:
 
 
 def replace(
-    target: Target, wanted: Wanted, *, check: Callable[[Target], None] = lambda _locked: None
+    target: Target, settings: TargetSettings, *, check: Callable[[Target], None] = lambda _locked: None
 ) -> Target:  # fmt: skip
     """Replace it. A disabled target is enabled again.
 
@@ -73,7 +73,7 @@ def replace(
         target = Target.objects.select_for_update().get(pk=target.pk)
         check(target)
         before, old = _audited(target), target.secret
-        _set(target, wanted, wanted.secret or "")
+        _set(target, settings, settings.secret or "")
         target.failing_since = target.disabled_at = None
         target.disabled_detail = ""
         target.updated_at = clock.now()
@@ -125,39 +125,40 @@ def active() -> QuerySet[Target]:
 _STORED = (*PLAIN, "secret", "destination", "failing_since", "disabled_at", "disabled_detail", "updated_at")
 
 
-def _set(target: Target, wanted: Wanted, secret: str) -> None:
+def _set(target: Target, settings: TargetSettings, secret: str) -> None:
     for name in PLAIN:
-        value = getattr(wanted, name)
+        value = getattr(settings, name)
         setattr(target, name, list(value) if name in ("recipients", "kinds", "pool_ids") else value)
-    if wanted.kind == TargetKind.EMAIL:
+    if settings.kind == TargetKind.EMAIL:
         target.secret, target.destination = None, ""
         return
     stored: dict[str, Any] = dict(target.secret or {"url": "", "signing": []})
-    if wanted.url is not None:
-        stored["url"] = wanted.url
-        target.destination = shown(wanted.url)
+    if settings.url is not None:
+        stored["url"] = settings.url
+        target.destination = origin_of(settings.url)
     if secret:
         stored["signing"] = signing.replaced(stored["signing"], secret, clock.now())
     target.secret = stored
 
 
-def plain(wanted: Wanted) -> dict[str, Any]:
+def plain(settings: TargetSettings) -> dict[str, Any]:
     """What is submitted, without secrets, in the API's names."""
-    shown_url = {"destination": shown(wanted.url)} if wanted.url is not None else {}
+    destination = {"destination": origin_of(settings.url)} if settings.url is not None else {}
     return {
-        "name": wanted.name, "recipients": list(wanted.recipients), "kinds": list(wanted.kinds),
-        "poolIds": list(wanted.pool_ids), "enabled": wanted.is_on, "mutedUntil": wanted.muted_until, **shown_url,
+        "name": settings.name, "recipients": list(settings.recipients), "kinds": list(settings.kinds),
+        "poolIds": list(settings.pool_ids), "enabled": settings.is_on, "mutedUntil": settings.muted_until,
+        **destination,
     }  # fmt: skip
 
 
-def has_other_secret(target: Target, wanted: Wanted) -> bool:
+def has_other_secret(target: Target, settings: TargetSettings) -> bool:
     """Whether what is submitted replaces the stored URL or signing secret."""
     stored = target.secret or {"url": None, "signing": []}
     signed_with = stored["signing"][0]["secret"] if stored["signing"] else None
-    return wanted.url not in (None, stored["url"]) or wanted.secret not in (None, signed_with)
+    return settings.url not in (None, stored["url"]) or settings.secret not in (None, signed_with)
 
 
-def shown(url: str) -> str:
+def origin_of(url: str) -> str:
     """Scheme, host and port: the rest of a URL may be a secret."""
     parts = urlsplit(url)
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname

@@ -312,21 +312,21 @@ def _notification(document: Resource, dry_run: bool, plan: _Plan) -> ApplyResult
     row = Target.objects.filter(pk=str(document.body.get("id", ""))).first()
     created = {name for kind, name in plan.created if kind == "Pool"}
     body = _valid(document, context={"stored": row, "new_pools": created})
-    wanted = body.wanted()
-    if row is None and wanted.kind == TargetKind.WEBHOOK and wanted.secret is None:
+    settings = body.settings()
+    if row is None and settings.kind == TargetKind.WEBHOOK and settings.secret is None:
         raise Invalid(
             FieldError("/secret", "Give the signing secret: whsec_ and 24 to 64 bytes in base64.", "required")
         )
     before = render_target(row) if row else None
-    after = {**(before or {}), "id": body.validated_data["id"], "type": wanted.kind, **targets.plain(wanted)}
+    after = {**(before or {}), "id": body.validated_data["id"], "type": settings.kind, **targets.plain(settings)}
     result = _result(document, before, after)
-    if row is not None and result.outcome == "unchanged" and targets.has_other_secret(row, wanted):
+    if row is not None and result.outcome == "unchanged" and targets.has_other_secret(row, settings):
         result.outcome, result.difference = "changed", ["+ a different secret"]
     if not dry_run and result.outcome != "unchanged":
         if row is None:
-            targets.create(id=body.validated_data["id"], wanted=wanted)
+            targets.create(id=body.validated_data["id"], settings=settings)
         else:
-            targets.replace(row, wanted)
+            targets.replace(row, settings)
     return result
 
 

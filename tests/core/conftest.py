@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pools.models import Container
-from tests.asking import Call
+from tests.api_calls import Call
 from tests.make import make_assignment, make_container, make_pool, make_sync_spec, make_workload
 
 

@@ -23,7 +23,7 @@ from pools.models import Pool, Workload
 from syncing.models import Backup, SyncRun, SyncSpec
 from syncing.states import Direction, Trigger
 from tenants.models import Assignment
-from tests.asking import problem
+from tests.api_calls import problem
 from tests.make import API_MAPPING, API_SINK, make_assignment, make_delivery, make_held, make_pool, make_workload
 from tests.routes import ROUTES, views
 from tests.snapshot import every_row
@@ -186,7 +186,7 @@ def test_every_operation_is_inside_or_has_its_reason():
 @pytest.mark.django_db(transaction=True)
 def test_the_answer_is_kept_in_the_transaction_of_the_change(client, data_dir, monkeypatch):
     """A process that died between the two did the request again, with the same key."""
-    from tests.asking import Call
+    from tests.api_calls import Call
 
     call = Call(client)
     call.client.raise_request_exception = False
@@ -205,7 +205,7 @@ def test_the_answer_is_kept_in_the_transaction_of_the_change(client, data_dir, m
 
 @pytest.mark.django_db(transaction=True)
 def test_a_commit_whose_outcome_is_unknown_is_replayed(client, data_dir, monkeypatch):
-    from tests.asking import Call
+    from tests.api_calls import Call
 
     call, original = Call(client), transaction.Atomic.__exit__
     call.client.raise_request_exception = False

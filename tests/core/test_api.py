@@ -7,7 +7,7 @@ import pytest
 from boilerhouse.core.events import emit
 from boilerhouse.core.models import Event
 from pools.models import Pool, Workload
-from tests.asking import problem
+from tests.api_calls import problem
 from tests.make import API_MAPPING, API_SINK, make_container, make_pool, make_sync_spec, make_workload
 
 
@@ -227,7 +227,7 @@ def test_a_list_survives_what_is_deleted_while_it_is_made(client, data_dir, tran
 
     from django.db import connection, transaction
 
-    from tests.asking import Call
+    from tests.api_calls import Call
 
     call, over = Call(client), threading.Event()
 

@@ -14,7 +14,7 @@ from pools import schemas
 from pools.spec import WorkloadSpec
 from syncing.sinks.s3 import S3Sink
 from tenants import validation
-from tests.asking import problem
+from tests.api_calls import problem
 from tests.make import SPEC, make_pool, make_workload
 from tests.snapshot import snapshot
 

@@ -25,7 +25,7 @@ from pools.api.engine_fields import MAX_MEMORY_MB
 from pools.models import Pool, Workload, WorkloadVersion
 from syncing.models import SyncSpec
 from tenants import idle
-from tests.asking import problem
+from tests.api_calls import problem
 from tests.make import make_held, make_pool, make_sync_spec, make_workload
 from tests.routes import PATHS, SCHEMA
 from tests.snapshot import snapshot

@@ -15,7 +15,7 @@ from boilerhouse.process import processes
 from boilerhouse.web import idempotency, response_bytes
 from pools.models import Pool, Workload
 from tenants.models import Assignment, Tenant
-from tests.asking import problem
+from tests.api_calls import problem
 from tests.make import make_container, make_pool, make_workload
 
 KEY = "Idempotency_Key"
@@ -132,7 +132,7 @@ def test_a_claim_is_told_again_only_while_it_lives(call):
 
 @pytest.mark.django_db(transaction=True)
 def test_of_many_at_once_one_is_done(client, data_dir, transactional_db):
-    from tests.asking import Call
+    from tests.api_calls import Call
 
     call, answers = Call(client), []
     make_workload("w")

@@ -13,7 +13,7 @@ from boilerhouse.core.models import ApiKey, AuditEntry, Event
 from boilerhouse.web.throttling import Buckets
 from tenants import pacing
 from tenants.models import Assignment
-from tests.asking import problem
+from tests.api_calls import problem
 from tests.make import make_container, make_pool, make_workload
 
 

@@ -29,7 +29,7 @@ from boilerhouse.api.schema_examples import REQUESTS
 from pools.file_names import plain
 from pools.spec import interpolate, variables_of
 from syncing.sinks import rclone_names, refusals
-from tests.asking import problem, refused_fields
+from tests.api_calls import problem, refused_fields
 from tests.linear import given_up
 from tests.snapshot import snapshot
 

@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 
-from tests.listening import stop_listening
+from tests.listeners import stop_listener
 
 
 def test_whoever_waits_for_connections_is_let_go_when_the_socket_is_closed():
@@ -20,7 +20,7 @@ def test_whoever_waits_for_connections_is_let_go_when_the_socket_is_closed():
     waiting = threading.Thread(target=wait, daemon=True)
     waiting.start()
     time.sleep(0.05)  # until it waits; where it does not yet, it finds a closed socket
-    stop_listening(listener)
+    stop_listener(listener)
     waiting.join(10)
     assert not waiting.is_alive()
-    stop_listening(listener)
+    stop_listener(listener)

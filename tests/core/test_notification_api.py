@@ -25,8 +25,8 @@ from boilerhouse.notifications.models import Delivery, Target
 from boilerhouse.notifications.states import DEFAULT_RULES, Moment
 from boilerhouse.operations import doctor, metrics, resources
 from boilerhouse.operations.resources import Resource
-from tests.asking import problem, refused_fields
-from tests.listening import stop_listening
+from tests.api_calls import problem, refused_fields
+from tests.listeners import stop_listener
 from tests.make import make_delivery, make_pool
 from tests.receivers import receiving
 
@@ -112,7 +112,7 @@ def test_no_secret_of_a_notification_is_shown_anywhere(call, admin_client, data_
     """Neither the URL's path, nor its query, nor the signing secret, after their creation."""
     listening = socket.create_server(("127.0.0.1", 0))
     port = listening.getsockname()[1]
-    stop_listening(listening)
+    stop_listener(listening)
     url = f"http://user:very-secret-password@127.0.0.1:{port}/very-secret-path?token=very-secret-token"
     secret = "whsec_" + "dmVyeS1zZWNyZXQtc2lnbmluZy1rZXktMDEyMw=="
     made = call("POST", "notifications", {**HOOK, "url": url, "secret": secret}, Idempotency_Key="k1")
@@ -213,7 +213,7 @@ def test_the_example_of_the_docs_verifies_what_is_sent(data_dir, db, tmp_path):
     (tmp_path / "receiver.py").write_text(program)
     listening = socket.create_server(("127.0.0.1", 0))
     port = listening.getsockname()[1]
-    stop_listening(listening)
+    stop_listener(listening)
     delivery = make_delivery()
     target = delivery.target
     target.secret["url"] = f"http://127.0.0.1:{port}/"

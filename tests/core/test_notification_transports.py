@@ -19,12 +19,12 @@ from boilerhouse.notifications import addresses, messages, signing, targets, tra
 from boilerhouse.notifications.errors import Undelivered
 from boilerhouse.notifications.models import Target
 from boilerhouse.notifications.states import DEFAULT_RULES, Moment
-from boilerhouse.notifications.targets import Wanted
+from boilerhouse.notifications.targets import TargetSettings
 from boilerhouse.notifications.transports import http, mail
 from syncing.sinks import outbound
-from tests.dripping import Dripping
+from tests.endless_server import EndlessServer
 from tests.environment import AUTHORITY
-from tests.listening import stop_listening
+from tests.listeners import stop_listener
 from tests.receivers import Receiver, mail_server, receiving
 
 pytestmark = [pytest.mark.django_db, pytest.mark.any_database]
@@ -46,13 +46,13 @@ def receiver():
 
 
 def target_at(url: str, kind: str = "webhook", **more: Any) -> Target:
-    wanted = Wanted(name="T", kind=kind, url=url, kinds=DEFAULT_RULES, **more)
-    return targets.create(id=None, wanted=wanted)[0]
+    settings = TargetSettings(name="T", kind=kind, url=url, kinds=DEFAULT_RULES, **more)
+    return targets.create(id=None, settings=settings)[0]
 
 
 def mail_to(*recipients: str) -> Target:
-    wanted = Wanted(name="M", kind="email", recipients=recipients, kinds=DEFAULT_RULES)
-    return targets.create(id=None, wanted=wanted)[0]
+    settings = TargetSettings(name="M", kind="email", recipients=recipients, kinds=DEFAULT_RULES)
+    return targets.create(id=None, settings=settings)[0]
 
 
 def message(moment: Moment = Moment.OPENED, **over: Any) -> messages.Message:
@@ -89,7 +89,7 @@ def test_a_replaced_secret_signs_for_a_day_beside_the_new_one(receiver):
     target = target_at(receiver.url)
     old = target.secret["signing"][0]["secret"]
     new = signing.new_secret()
-    target = targets.replace(target, Wanted(name="T", kind="webhook", secret=new, kinds=DEFAULT_RULES))
+    target = targets.replace(target, TargetSettings(name="T", kind="webhook", secret=new, kinds=DEFAULT_RULES))
     transports.send(target, message())
 
     [got] = receiver.received
@@ -125,7 +125,7 @@ def test_no_redirect_is_followed(receiver, status):
 )
 def test_a_receiver_that_drips_ends_at_the_deadline(monkeypatch, at_once):
     monkeypatch.setattr(http, "SEND_S", 1.0)
-    server = Dripping(at_once)
+    server = EndlessServer(at_once)
     try:
         began = time.monotonic()
         with pytest.raises(Undelivered, match=r"within 1 s") as raised:
@@ -138,7 +138,7 @@ def test_a_receiver_that_drips_ends_at_the_deadline(monkeypatch, at_once):
 
 def test_a_status_counts_although_its_headers_never_end(monkeypatch):
     monkeypatch.setattr(http, "SEND_S", 1.0)
-    server = Dripping(b"HTTP/1.1 200 OK\r\nX: ")
+    server = EndlessServer(b"HTTP/1.1 200 OK\r\nX: ")
     try:
         began = time.monotonic()
         assert transports.send(target_at(f"http://127.0.0.1:{server.port}/"), message()) == 200
@@ -169,14 +169,14 @@ def test_an_endless_answer_is_not_read():
         thread.join(5)
         assert not thread.is_alive(), "the connection is closed"
     finally:
-        stop_listening(listening)
+        stop_listener(listening)
 
 
 def test_a_receiver_that_hangs_up_or_is_not_there_is_a_failure_without_its_url():
     listening = socket.create_server(("127.0.0.1", 0))
     port = listening.getsockname()[1]
     threading.Thread(target=lambda: listening.accept()[0].close(), daemon=True).start()
-    for end in (lambda: None, lambda: stop_listening(listening)):
+    for end in (lambda: None, lambda: stop_listener(listening)):
         end()
         with pytest.raises(Undelivered) as raised:
             transports.send(target_at(f"http://user:pw@127.0.0.1:{port}/secret?token=T"), message())
@@ -229,7 +229,7 @@ class _TlsFront:
             pass
 
     def close(self) -> None:
-        stop_listening(self._listening)
+        stop_listener(self._listening)
 
 
 def _length(head: bytes) -> int:
@@ -462,7 +462,7 @@ def test_a_mail_server_that_drips_ends_at_the_deadline(settings, monkeypatch, at
             transports.send(mail_to("ops@example.com"), message())
         assert time.monotonic() - began < 5
     finally:
-        stop_listening(listening)
+        stop_listener(listening)
 
 
 def test_mail_without_a_server_says_which_setting_is_missing(settings):

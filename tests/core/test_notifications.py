@@ -23,7 +23,7 @@ from boilerhouse.notifications.courier import Courier
 from boilerhouse.notifications.errors import DeliveryPending, TargetOff, Undelivered
 from boilerhouse.notifications.models import Delivery, Incident, Mute, Target
 from boilerhouse.notifications.states import DEFAULT_RULES, RULES, DeliveryState, Moment
-from boilerhouse.notifications.targets import Wanted
+from boilerhouse.notifications.targets import TargetSettings
 from boilerhouse.process import processes
 from tests.receivers import Receiver, receiving
 
@@ -86,8 +86,8 @@ def receiver() -> Iterator[Receiver]:
 
 
 def make_target(url: str = "http://127.0.0.1:1/hook", name: str = "T", **more: Any) -> Target:
-    wanted = Wanted(name=name, kind="webhook", url=url, **{"kinds": DEFAULT_RULES, **more})
-    return targets.create(id=None, wanted=wanted)[0]
+    settings = TargetSettings(name=name, kind="webhook", url=url, **{"kinds": DEFAULT_RULES, **more})
+    return targets.create(id=None, settings=settings)[0]
 
 
 def told() -> list[tuple[str, str, str]]:
@@ -454,7 +454,7 @@ def test_a_dead_target_is_disabled_and_its_messages_are_cancelled(world, receive
     assert world.look(cause("a"), cause("b")) == 0
 
     receiver.status = 200
-    targets.replace(target, Wanted(name="T", kind="webhook", kinds=DEFAULT_RULES))
+    targets.replace(target, TargetSettings(name="T", kind="webhook", kinds=DEFAULT_RULES))
     assert world.look(cause("a"), cause("b")) == 2, "enabled again: what lasts is told"
     send_due()
     assert set(Delivery.objects.values_list("state", flat=True)) == {DeliveryState.DELIVERED}
@@ -466,7 +466,7 @@ def test_other_targets_are_told_of_a_dead_one(world):
     targets.disable("dead", "Nothing was delivered for 5 days.")
     world.open()
     assert told() == [("other", "notification:dead", "opened")]
-    targets.replace(targets.find("dead"), Wanted(name="dead", kind="webhook", kinds=DEFAULT_RULES))
+    targets.replace(targets.find("dead"), TargetSettings(name="dead", kind="webhook", kinds=DEFAULT_RULES))
     world.resolve()
     assert told()[1:] == [("other", "notification:dead", "resolved")]
 

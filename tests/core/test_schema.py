@@ -11,7 +11,7 @@ from boilerhouse.api.schema_examples import REQUESTS
 from boilerhouse.core.api_keys import create_key
 from boilerhouse.core.models import Role
 from boilerhouse.web.asgi_handler import REFUSALS
-from tests.asking import problem
+from tests.api_calls import problem
 from tests.make import make_container
 from tests.routes import PATHS, SCHEMA
 

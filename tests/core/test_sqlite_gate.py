@@ -17,7 +17,7 @@ from django.utils import timezone
 
 from boilerhouse.core.models import Lease
 from boilerhouse.core.sqlite_gate import patience
-from tests.asking import problem
+from tests.api_calls import problem
 
 
 def test_many_writers_lose_no_update(transactional_db):

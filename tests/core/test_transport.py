@@ -8,7 +8,7 @@ from django.core.checks import run_checks
 from django.test import Client
 
 from boilerhouse.web.transport import PROBES, SENT_TO_TLS
-from tests.asking import problem
+from tests.api_calls import problem
 
 pytestmark = pytest.mark.any_database
 NAME = "boilerhouse.example.com"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from django.test import Client
 
-from tests.asking import problem
+from tests.api_calls import problem
 
 pytestmark = pytest.mark.any_database
 

@@ -13,7 +13,7 @@ from django.utils import timezone
 from boilerhouse.core import tenant_usage
 from boilerhouse.core.tenant_usage import Amounts
 from syncing.models import SavedState
-from tests.asking import problem
+from tests.api_calls import problem
 from tests.make import make_held
 from tests.pages import text_of
 

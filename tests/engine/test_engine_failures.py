@@ -12,7 +12,7 @@ import pytest
 
 from tenants.models import Assignment
 from tests.stack.conftest import eventually
-from tests.stack.converging import converges
+from tests.stack.convergence import wait_until_converged
 
 STATE = "t/${tenantId}/"
 BACK_S = 30
@@ -51,7 +51,7 @@ def test_killed_with_tenants_inside_they_work_on_and_pools_go_on(stack, engine, 
     assert stack.status("ada")["state"] == "assigned", "nobody is released because the engine is away"
 
     engine.start()
-    converges(pool)
+    wait_until_converged(pool)
     assert stack.pool_status(pool)["lastError"] is None
     assert stack.exec(held["containerId"], "cat /state/x") == "1\n", "live-restore: the same container runs on"
     assert stack.claim("bea", pool)["source"] in ("warm", "cold")
@@ -71,7 +71,7 @@ def test_a_release_that_the_engines_death_interrupts_is_finished_when_it_is_back
     time.sleep(3)
     engine.start()
     eventually(lambda: not stack.status("cho")["assigned"], BACK_S + 10, 0.3)
-    converges(pool)
+    wait_until_converged(pool)
     again = stack.claim("cho", pool)
     assert "f: OK" in stack.exec(again["containerId"], "cd /state; sha256sum -c sum")
 
@@ -92,7 +92,7 @@ def test_frozen_claims_end_in_time_and_nothing_is_doubled(stack, engine, pools):
     time.sleep(max(0, 12 - (time.monotonic() - began)))
 
     engine.kill(signal.SIGCONT)
-    converges(pool)
+    wait_until_converged(pool)
     assert stack.pool_status(pool)["idle"] == 3
     assert not Assignment.objects.live().filter(pool_id=pool).exists(), "a claim that answered an error holds nothing"
     stack.claim("eve-0", pool)
@@ -110,7 +110,7 @@ def test_without_live_restore_every_container_dies_and_no_state_is_lost(stack, e
     eventually(lambda: stack.pool_status(pool)["trouble"] == "engine_down")
     engine.start()
     eventually(lambda: not any(stack.status(name)["assigned"] for name in ("fay", "gus")), BACK_S, 0.3)
-    converges(pool)
+    wait_until_converged(pool)
     for name, claimed in zip(("fay", "gus"), held, strict=True):
         assert Assignment.objects.filter(tenant_id=name).latest("created_at").reason == "container_died"
         again = stack.claim(name, pool)
@@ -129,6 +129,6 @@ def test_stopped_and_started_as_an_upgrade_does(stack, engine, pools):
     eventually(lambda: stack.pool_status(pool)["trouble"] == "engine_down")
     engine.start()
     eventually(lambda: stack.pool_status(pool)["trouble"] is None, BACK_S)
-    converges(pool)
+    wait_until_converged(pool)
     assert {c["id"] for c in stack.containers(pool)} == rows
     assert running() == alive, "with live-restore an upgrade of the engine costs no container"

@@ -25,7 +25,7 @@ from pools.models import Container, Workload, WorkloadVersion
 from pools.runtime.base import Image
 from pools.runtime.docker import comparison, request, translated
 from pools.spec import Gpus, WorkloadSpec
-from tests.asking import refused_fields
+from tests.api_calls import refused_fields
 from tests.make import SPEC, make_pool, make_spec, make_workload
 from tests.real_engine import SLEEP
 

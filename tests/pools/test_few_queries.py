@@ -17,9 +17,9 @@ from pools.models import Container
 from pools.runtime.base import Network
 from pools.states import ContainerState
 from tenants import releases
-from tests.at_work import hold
+from tests.fake_engine_rows import hold
 from tests.make import make_container, make_pool
-from tests.queued import queued_tasks
+from tests.task_queue import queued_tasks
 
 
 @pytest.fixture(autouse=True)

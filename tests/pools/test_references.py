@@ -9,7 +9,7 @@ import pytest
 
 from pools import references
 from pools.references import InvalidReference, parse
-from tests.asking import problem
+from tests.api_calls import problem
 
 SHA = "sha256:" + "0123456789abcdef" * 4
 

@@ -19,7 +19,7 @@ from pools import schema_program, schemas
 from pools.spec import WorkloadSpec
 from tenants import validation
 from tenants.models import Assignment
-from tests.asking import problem, refused_fields
+from tests.api_calls import problem, refused_fields
 from tests.make import SPEC, make_pool, make_workload
 
 PROGRAM = Path(schema_program.__file__)
@@ -131,14 +131,14 @@ def test_innocent_schemas_answer_on_hostile_configs(schema, config):
 
 def test_nothing_is_fetched_at_a_claim_nor_when_a_workload_is_saved():
     """The web process requested any address in the schema, at each claim, without a deadline."""
-    with closing(socket.create_server(("127.0.0.1", 0))) as far_end:
-        far_end.settimeout(0.2)
-        schema = {"properties": {"a": {"$ref": f"http://127.0.0.1:{far_end.getsockname()[1]}/x"}}}
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        listener.settimeout(0.2)
+        schema = {"properties": {"a": {"$ref": f"http://127.0.0.1:{listener.getsockname()[1]}/x"}}}
         assert schemas.problem(schema).pointer == "/properties/a/$ref"
         [[wrong]] = validation.config_errors([{"a": 1}], spec_of(schema), "bob")
         assert wrong.code == "schema"
         with pytest.raises(TimeoutError):
-            far_end.accept()
+            listener.accept()
 
 
 def test_a_killed_process_fails_its_own_question_and_the_next_is_answered(program):

@@ -21,7 +21,7 @@ from syncing.restores import restore
 from syncing.sink_checks import SinkState
 from syncing.states import Trigger
 from syncing.targets import TransferTarget
-from tests.asking import refused_fields
+from tests.api_calls import refused_fields
 from tests.make import make_container, make_pool, make_spec, make_sync_spec, make_workload
 
 pytestmark = pytest.mark.any_database

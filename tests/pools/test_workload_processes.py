@@ -14,7 +14,7 @@ from boilerhouse.core.models import Event
 from pools import health_reports, lifecycle, services, sizing, stability
 from pools.models import Container, Pool, Workload, WorkloadVersion
 from pools.states import ContainerState, Fault, PoolState, Trouble
-from tests.asking import problem
+from tests.api_calls import problem
 from tests.make import make_container, make_pool, make_spec, make_workload
 
 pytestmark = pytest.mark.any_database

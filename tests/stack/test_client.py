@@ -12,7 +12,7 @@ import pytest
 import requests
 
 from tests.stack.conftest import eventually
-from tests.stack.telling import say, web_pid
+from tests.stack.event_bursts import emit_events, web_pid
 
 pytestmark = [pytest.mark.stack, pytest.mark.any_database]
 
@@ -161,7 +161,7 @@ def test_an_answer_that_was_lost_is_asked_for_again_and_nothing_is_done_twice(cl
 
 def test_events_go_on_across_a_restart_of_the_server(client, stack):
     pool, seen = f"cl-{time.time_ns()}", []
-    say(pool)
+    emit_events(pool)
     start = client.call("GET", "events", params={"poolId": pool})["items"][0]["id"]
 
     def read() -> None:
@@ -172,10 +172,10 @@ def test_events_go_on_across_a_restart_of_the_server(client, stack):
 
     reader = threading.Thread(target=read, daemon=True)
     reader.start()
-    say(pool, 2)
+    emit_events(pool, 2)
     eventually(lambda: len(seen) == 3)
     os.kill(web_pid(stack), signal.SIGKILL)
-    say(pool, 3)
+    emit_events(pool, 3)
     reader.join(60)
     assert [event.payload["number"] for event in seen] == [0, 0, 1, 0, 1, 2]
     eventually(lambda: requests.get(f"{stack.base}/api/v1/health", timeout=5).ok)

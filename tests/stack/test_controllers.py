@@ -20,7 +20,7 @@ from boilerhouse.process import pids, processes
 from pools.models import Container
 from tenants.models import Assignment
 from tests.stack.conftest import ROOT, eventually
-from tests.stack.converging import converges
+from tests.stack.convergence import wait_until_converged
 
 
 @contextmanager
@@ -129,7 +129,7 @@ def test_two_controllers_and_four_workers_never_overshoot_under_a_claim_storm(st
         assert set(answers) <= {200, 201}, {code: answers.count(code) for code in answers}
         assert most["engine"] <= 8
         assert most["rows"] <= 8
-        converges(pool)
+        wait_until_converged(pool)
     assert not Assignment.objects.live().filter(pool_id=pool).exists()
 
 

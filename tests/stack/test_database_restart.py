@@ -12,7 +12,7 @@ import requests
 from django.db import connection
 
 from tests.stack.conftest import eventually
-from tests.stack.converging import claim_until_held, converges
+from tests.stack.convergence import claim_until_held, wait_until_converged
 
 STATE = "t/${tenantId}/"
 
@@ -80,7 +80,7 @@ def test_restarted_under_load(stack, pools, sink_server):
         got = claim_until_held(stack, name, pool)
         assert int(stack.exec(got["containerId"], "cat /state/n")) in (number, number + 1)
         stack.release(name)
-    converges(pool)
+    wait_until_converged(pool)
 
 
 def test_a_read_only_database_is_said_and_nothing_is_decided(stack, pools, sink_server):
@@ -118,4 +118,4 @@ def test_a_read_only_database_is_said_and_nothing_is_decided(stack, pools, sink_
     stack.release("ro-held")
     stack.release("ro-new")
     assert set(sink_server.keys("t/ro-held/state")) == {"x"}
-    converges(pool)
+    wait_until_converged(pool)

@@ -22,7 +22,7 @@ from websockets.sync.client import ClientConnection, connect
 from boilerhouse.core.events import emit
 from boilerhouse.core.models import Deployment, Event
 from tests.stack.conftest import eventually
-from tests.stack.telling import say, web_pid
+from tests.stack.event_bursts import emit_events, web_pid
 
 pytestmark = pytest.mark.stack
 
@@ -73,10 +73,10 @@ def numbers(events: list[dict[str, Any]]) -> list[int]:
 
 def test_replay_then_live_without_gap_or_double(stack, pool):
     start = newest()
-    say(pool, 20)
+    emit_events(pool, 20)
     with socket_of(stack, after=start, poolId=pool) as opened:
         assert numbers(take(opened, 20)) == list(range(20))
-        say(pool, 20)
+        emit_events(pool, 20)
         events = take(opened, 20)
     assert numbers(events) == list(range(20))
     assert events[0].keys() == {"id", "type", "payload", "timestamp"}
@@ -88,7 +88,7 @@ def test_replay_then_live_without_gap_or_double(stack, pool):
 def write_in_threads(pool: str, writers: int, each: int) -> list[threading.Thread]:
     def write() -> None:
         try:
-            say(pool, each)
+            emit_events(pool, each)
         finally:
             connection.close()
 
@@ -133,7 +133,7 @@ def test_an_event_is_seen_only_when_it_is_committed(stack, pool):
         with pytest.raises(ZeroDivisionError), transaction.atomic():
             emit("pool.scaled", pool_id=pool, number=-1)
             raise ZeroDivisionError
-        say(pool)
+        emit_events(pool)
         assert numbers(take(opened, 1)) == [0]
 
 
@@ -203,14 +203,14 @@ def test_nobody_reads_without_a_living_key(stack):
 def test_what_is_committed_as_soon_as_a_stream_is_open_arrives(stack, pool):
     for number in range(15):
         with socket_of(stack, poolId=pool) as opened:
-            say(pool)
+            emit_events(pool)
             assert numbers(take(opened, 1)) == [0], number
     headers = {"Authorization": f"Bearer {stack.key}"}
     for number in range(5):
         with requests.get(
             f"{stack.base}/api/v1/events/stream?poolId={pool}", headers=headers, stream=True, timeout=10
         ) as answer:
-            say(pool)
+            emit_events(pool)
             assert any(line.startswith(b"data: ") for line in answer.iter_lines()), number
 
 
@@ -233,7 +233,7 @@ def test_a_revoked_key_loses_its_open_streams_at_once(stack, pool):
     reader = threading.Thread(target=follow)
     reader.start()
     with socket_of(stack, made["key"], poolId=pool) as opened:
-        say(pool)
+        emit_events(pool)
         take(opened, 1)
         assert is_open.wait(30)
         began = time.monotonic()
@@ -272,7 +272,7 @@ def test_a_staff_session_reads_from_our_own_pages_only_and_until_it_signs_out(st
     with socket_of(stack, headers={**own, "Cookie": f"sessionid={session_of(guest, stack)}"}) as opened:
         assert refusal(opened)[0] == 4403
     with socket_of(stack, headers=own, after=newest(), poolId=pool) as opened:
-        say(pool)
+        emit_events(pool)
         assert numbers(take(opened, 1)) == [0]
         from boilerhouse.core.models import Session
 
@@ -282,7 +282,7 @@ def test_a_staff_session_reads_from_our_own_pages_only_and_until_it_signs_out(st
 
 @pytest.mark.any_database
 def test_too_old_an_after_says_reset(stack, pool):
-    say(pool, 3)
+    emit_events(pool, 3)
     top = newest()
     Deployment.objects.update(events_forgotten_to=top)
     try:
@@ -290,7 +290,7 @@ def test_too_old_an_after_says_reset(stack, pool):
             with socket_of(stack, after=after, poolId=pool) as opened:
                 first = take(opened, 1)[0]
                 assert (first["type"], first["id"] >= top) == ("reset", True)
-                say(pool)
+                emit_events(pool)
                 assert numbers(take(opened, 1)) == [0], "and goes on from there"
                 top = newest()
     finally:
@@ -318,7 +318,7 @@ def test_server_sent_events_resume_by_last_event_id(stack, pool):
     headers = {"Authorization": f"Bearer {stack.key}"}
     address = f"{stack.base}/api/v1/events/stream?poolId={pool}"
     start = newest()
-    say(pool, 5)
+    emit_events(pool, 5)
     with requests.get(f"{address}&after={start}", headers=headers, stream=True, timeout=30) as answer:
         assert answer.headers["Content-Type"] == "text/event-stream"
         assert (answer.headers["Cache-Control"], answer.headers["X-Accel-Buffering"]) == ("no-store", "no")
@@ -326,7 +326,7 @@ def test_server_sent_events_resume_by_last_event_id(stack, pool):
         first = frames(answer, 3)
     resumed = {**headers, "Last-Event-ID": first[-1]["id"]}
     with requests.get(address, headers=resumed, stream=True, timeout=30) as answer:
-        say(pool, 1)
+        emit_events(pool, 1)
         rest = frames(answer, 3)
     assert numbers([json.loads(one["data"]) for one in (*first, *rest)]) == [0, 1, 2, 3, 4, 0]
     assert [int(one["id"]) for one in rest] == [json.loads(one["data"])["id"] for one in rest]
@@ -378,10 +378,10 @@ def test_a_reader_goes_on_across_a_restart_of_the_web_process(stack, pool):
 
     reader = threading.Thread(target=read)
     reader.start()
-    say(pool, 10)
+    emit_events(pool, 10)
     eventually(lambda: len(seen) >= 5)
     os.kill(web_pid(stack), signal.SIGKILL)
-    say(pool, 10)
+    emit_events(pool, 10)
     try:
         eventually(lambda: len(seen) >= 20, 40)
     finally:

@@ -17,7 +17,7 @@ from pools import volumes
 from pools.models import Container
 from tenants.models import Assignment
 from tests.stack.conftest import eventually
-from tests.stack.converging import CONVERGED_S, claim_until_held, converges
+from tests.stack.convergence import CONVERGED_S, claim_until_held, wait_until_converged
 
 STATE = "t/${tenantId}/"
 FAILPOINTS = Path(os.environ["BOILERHOUSE_FAILPOINTS"])
@@ -84,24 +84,24 @@ def fingerprint(stack, container_id: str) -> str:
     ),
 )  # fmt: skip
 def test_fill(stack, pool, arm, place):
-    converges(pool)
+    wait_until_converged(pool)
     armed = arm(place)
     stack.ok("POST", f"pools/{pool}/scale", {"targetSize": 3}, 202)
     eventually(lambda: is_killed(armed), 30)
     eventually(lambda: stack.pool_status(pool)["idle"] == 3, CONVERGED_S)
-    converges(pool)
+    wait_until_converged(pool)
     stack.ok("POST", f"pools/{pool}/scale", {"targetSize": 2}, 202)
-    converges(pool)
+    wait_until_converged(pool)
 
 
 @pytest.mark.parametrize("place", table("destroy.removed", "destroy.wiped", quick={"destroy.removed"}))
 def test_destroy(stack, pool, arm, place):
     stack.ok("POST", f"pools/{pool}/scale", {"targetSize": 3}, 202)
-    converges(pool)
+    wait_until_converged(pool)
     armed = arm(place)
     stack.ok("POST", f"pools/{pool}/scale", {"targetSize": 2}, 202)
     eventually(lambda: is_killed(armed), 30)
-    converges(pool)
+    wait_until_converged(pool)
     assert stack.pool_status(pool)["size"] == 2
 
 
@@ -110,7 +110,7 @@ def test_destroy(stack, pool, arm, place):
     table("claim.taken", "claim.latched", "claim.provisioned", "claim.decided", quick={"claim.latched"}),
 )
 def test_a_first_claim_whose_web_process_dies(stack, pool, arm, place):
-    converges(pool)
+    wait_until_converged(pool)
     tenant = f"first-{place.replace('.', '-')}-{time.time_ns()}"
     armed = arm(place)
     got = claim_until_held(stack, tenant, pool)
@@ -121,7 +121,7 @@ def test_a_first_claim_whose_web_process_dies(stack, pool, arm, place):
     assert stack.exec(got["containerId"], "cat /run/secrets/claim.json").count(tenant) == 1
     fill(stack, got["containerId"])
     stack.release(tenant)
-    converges(pool)
+    wait_until_converged(pool)
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_a_claim_with_restore(stack, pool, arm, place):
     first = claim_until_held(stack, tenant, pool)
     before = fill(stack, first["containerId"])
     stack.release(tenant)
-    converges(pool)
+    wait_until_converged(pool)
     armed = arm(place)
     got = claim_until_held(stack, tenant, pool)
     eventually(lambda: is_killed(armed))
@@ -144,7 +144,7 @@ def test_a_claim_with_restore(stack, pool, arm, place):
     assert got["containerId"] != first["containerId"]
     assert fingerprint(stack, got["containerId"]) == before
     stack.release(tenant)
-    converges(pool)
+    wait_until_converged(pool)
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_a_release_with_save(stack, pool, arm, place):
     eventually(lambda: is_killed(armed))
     eventually(lambda: not status_or_none(stack, tenant), CONVERGED_S, 0.3)
 
-    converges(pool)
+    wait_until_converged(pool)
     assert not volumes.home(Container(pk=first["containerId"]).pk).exists()
     got = claim_until_held(stack, tenant, pool)
     assert fingerprint(stack, got["containerId"]) == before

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tenants.models import Assignment
-from tests.far_ends import Alias
+from tests.sink_servers import Alias
 from tests.stack.conftest import eventually
 
 MAPPING = {"containerPath": "/state", "sinkPath": "${tenantId}/", "direction": "bidirectional", "mode": "sync"}

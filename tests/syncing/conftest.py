@@ -12,15 +12,15 @@ from django.test import Client
 
 from boilerhouse.core.api_keys import create_key
 from boilerhouse.core.models import Role
-from tests.far_ends import FarEnd
+from tests.sink_servers import SinkServer
 from tests.spec_bodies import SECRET
 from tests.tenant_state import TenantState
 
 
 @pytest.fixture
-def tenant(far_end: FarEnd, data_dir: Path, transactional_db: None) -> TenantState:
+def tenant(empty_sink_server: SinkServer, data_dir: Path, transactional_db: None) -> TenantState:
     """A tenant with its first claim, at each kind of sink."""
-    return TenantState(far_end)
+    return TenantState(empty_sink_server)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pools.file_names import plain
 from syncing import errors, probes, rclone, sinks
 from syncing.models import SyncSpec
 from syncing.sinks import CLAIM_DEADLINE_S, RUN_DEADLINE_S, azure, azure_names, http_requests
-from tests import far_ends, providers
+from tests import providers, sink_servers
 from tests.make import make_pool
 from tests.tenant_state import LOCATION, TenantState
 
@@ -21,7 +21,7 @@ OTHER_KEY = base64.b64encode(b"the key of another account").decode()
 
 @pytest.fixture(scope="module")
 def azurite(tmp_path_factory):
-    end = far_ends.Azure(tmp_path_factory.mktemp("azurite"))
+    end = sink_servers.Azure(tmp_path_factory.mktemp("azurite"))
     yield end
     end.stop()
 
@@ -41,7 +41,7 @@ def transfer(sink):
 
 
 def test_another_key_is_denied_at_both_clients(end, data_dir, transactional_db):
-    sink = sinks.resolve(end.shown, {"accountKey": OTHER_KEY})
+    sink = sinks.resolve(end.definition, {"accountKey": OTHER_KEY})
     for ask in (lambda: sink.get("x", CLAIM_DEADLINE_S), lambda: transfer(sink)):
         with pytest.raises(errors.SinkDenied) as raised:
             ask()
@@ -50,7 +50,7 @@ def test_another_key_is_denied_at_both_clients(end, data_dir, transactional_db):
 
 @pytest.mark.parametrize("method", ["get", "put", "delete", "copy", "list"])
 def test_a_container_that_is_not_there_is_missing(end, method):
-    sink = sinks.resolve({**end.shown, "container": "none"}, end.secrets)
+    sink = sinks.resolve({**end.definition, "container": "none"}, end.secrets)
     ask = {
         "get": lambda: sink.get("t/a", CLAIM_DEADLINE_S),
         "put": lambda: sink.put("t/a", b"1"),
@@ -170,7 +170,7 @@ class Says(providers.Behaviour):
 
 def front(end, behaviour):
     """The same account behind a proxy: signatures cover no host and no port."""
-    target = end.shown["endpoint"].removesuffix("/tests")
+    target = end.definition["endpoint"].removesuffix("/tests")
     return providers.Provider(target, behaviour)
 
 
@@ -189,7 +189,7 @@ def refusal(status, code, message, more=""):
 def test_both_clients_read_a_refusal_alike(end, data_dir, transactional_db, answer, kind):
     before = front(end, Says(answer))
     try:
-        sink = sinks.resolve({**end.shown, "endpoint": f"{before.endpoint}/tests"}, end.secrets)
+        sink = sinks.resolve({**end.definition, "endpoint": f"{before.endpoint}/tests"}, end.secrets)
         with pytest.raises(kind):
             sink.has_objects("t/x", CLAIM_DEADLINE_S)
         with pytest.raises(kind):
@@ -205,7 +205,7 @@ def test_a_wrong_clock_is_named(end):
     )
     try:
         with pytest.raises(errors.ClockSkewed, match="clock"):
-            sinks.resolve({**end.shown, "endpoint": f"{before.endpoint}/tests"}, end.secrets).get(
+            sinks.resolve({**end.definition, "endpoint": f"{before.endpoint}/tests"}, end.secrets).get(
                 "t/x", CLAIM_DEADLINE_S
             )
     finally:
@@ -216,7 +216,7 @@ def test_what_is_no_answer_of_azure_is_not_repeated(end):
     before = front(end, Says(providers.Answer(400, [("Content-Type", "text/html")], b"<h1>internal secret</h1>")))
     try:
         with pytest.raises(errors.SyncFailed) as raised:
-            sinks.resolve({**end.shown, "endpoint": f"{before.endpoint}/tests"}, end.secrets).put("t/x", b"1")
+            sinks.resolve({**end.definition, "endpoint": f"{before.endpoint}/tests"}, end.secrets).put("t/x", b"1")
         assert "secret" not in raised.value.detail
     finally:
         before.stop()
@@ -232,7 +232,7 @@ class Hierarchical(providers.Behaviour):
 def test_an_account_with_folders_is_refused_by_the_probe(end):
     before = front(end, Hierarchical())
     try:
-        sink = sinks.resolve({**end.shown, "endpoint": f"{before.endpoint}/tests"}, end.secrets)
+        sink = sinks.resolve({**end.definition, "endpoint": f"{before.endpoint}/tests"}, end.secrets)
         with pytest.raises(errors.SinkUnreliable, match="hierarchical namespace"):
             sink.probe()
     finally:
@@ -260,7 +260,7 @@ def test_a_copy_is_waited_for(end, monkeypatch):
     before = front(end, later)
     try:
         end.sink().put("t/x", b"1")
-        sinks.resolve({**end.shown, "endpoint": f"{before.endpoint}/tests"}, end.secrets).copy("t/x", "t/y")
+        sinks.resolve({**end.definition, "endpoint": f"{before.endpoint}/tests"}, end.secrets).copy("t/x", "t/y")
         assert later.pending < 0
         assert end.sink().get("t/y", CLAIM_DEADLINE_S) == b"1"
     finally:
@@ -269,14 +269,20 @@ def test_a_copy_is_waited_for(end, monkeypatch):
 
 def test_secrets_are_kept_for_the_same_container_only(call, end, data_dir):
     make_pool("notes")
-    body = {"id": "s", "poolId": "notes", "mappings": [MAPPING], "policy": {}, "sink": {**end.shown, **end.secrets}}
+    body = {
+        "id": "s",
+        "poolId": "notes",
+        "mappings": [MAPPING],
+        "policy": {},
+        "sink": {**end.definition, **end.secrets},
+    }
     made = call("POST", "sync-specs", body)
     assert made.status_code == 201, made.content
-    assert made.json()["sink"] == end.shown
+    assert made.json()["sink"] == end.definition
     assert made.json()["sinkHealth"]["state"] == "healthy", made.content
     assert made.json()["sinkHealth"]["conditionalWrites"] is True
     assert end.secrets["accountKey"] not in made.content.decode()
-    assert call("PUT", "sync-specs/s", {**body, "sink": end.shown}).status_code == 200
+    assert call("PUT", "sync-specs/s", {**body, "sink": end.definition}).status_code == 200
     assert SyncSpec.objects.get().sink_secrets == end.secrets
     for change in (
         {"account": "another"},
@@ -284,7 +290,7 @@ def test_secrets_are_kept_for_the_same_container_only(call, end, data_dir):
         {"endpoint": "http://127.0.0.1:1"},
         {"endpoint": None},
     ):
-        refused = call("PUT", "sync-specs/s", {**body, "sink": {**end.shown, **change}})
+        refused = call("PUT", "sync-specs/s", {**body, "sink": {**end.definition, **change}})
         assert (refused.status_code, refused.json()["errors"][0]["pointer"]) == (422, "/sink/accountKey"), change
 
 

@@ -24,13 +24,13 @@ pytestmark = pytest.mark.any_database
 
 
 @pytest.fixture
-def state(far_end, data_dir, transactional_db):
-    return TenantState(far_end)
+def state(empty_sink_server, data_dir, transactional_db):
+    return TenantState(empty_sink_server)
 
 
 @pytest.fixture
-def one_far_end(s3, data_dir, transactional_db):
-    from tests.far_ends import RcloneS3
+def one_sink_server(s3, data_dir, transactional_db):
+    from tests.sink_servers import RcloneS3
 
     end = RcloneS3(s3)
     end.clear()
@@ -90,8 +90,8 @@ def test_a_folder_comes_back_where_a_file_stands_now(state, run_tasks):
 
 
 @pytest.mark.parametrize("place", ["backup.marker-open", "backup.copied"])
-def test_cut_in_the_middle_it_is_taken_back_and_the_tenant_may_claim(one_far_end, run_tasks, monkeypatch, place):
-    state = one_far_end
+def test_cut_in_the_middle_it_is_taken_back_and_the_tenant_may_claim(one_sink_server, run_tasks, monkeypatch, place):
+    state = one_sink_server
     state.write(a="1", b="1")
     state.save()
     state.write(a="2", b="2")
@@ -117,8 +117,8 @@ def test_cut_in_the_middle_it_is_taken_back_and_the_tenant_may_claim(one_far_end
     assert claim(state) == {"a": "2", "b": "2"}
 
 
-def test_no_claim_begins_meanwhile_and_none_is_put_back_beside_a_claim(one_far_end, run_tasks):
-    state = one_far_end
+def test_no_claim_begins_meanwhile_and_none_is_put_back_beside_a_claim(one_sink_server, run_tasks):
+    state = one_sink_server
     state.write(a="1")
     state.save()
     state.write(a="2")
@@ -142,8 +142,8 @@ def test_no_claim_begins_meanwhile_and_none_is_put_back_beside_a_claim(one_far_e
         backups.restore("mallory", backup.pk)
 
 
-def test_a_backup_that_is_gone_or_belongs_elsewhere_changes_nothing(one_far_end, run_tasks):
-    state = one_far_end
+def test_a_backup_that_is_gone_or_belongs_elsewhere_changes_nothing(one_sink_server, run_tasks):
+    state = one_sink_server
     state.write(a="1")
     state.save()
     state.write(a="2")
@@ -157,11 +157,11 @@ def test_a_backup_that_is_gone_or_belongs_elsewhere_changes_nothing(one_far_end,
     assert claim(state) == {"a": "2"}
 
 
-def test_old_runs_and_probes_are_forgotten_but_the_newest_of_each_tenant(one_far_end, settings):
+def test_old_runs_and_probes_are_forgotten_but_the_newest_of_each_tenant(one_sink_server, settings):
     from syncing import services
     from syncing.models import MappingRestore, SinkProbe
 
-    state = one_far_end
+    state = one_sink_server
     for number in range(3):
         state.write(a=str(number))
         state.save()
@@ -175,8 +175,8 @@ def test_old_runs_and_probes_are_forgotten_but_the_newest_of_each_tenant(one_far
     assert not MappingRestore.objects.exists()
 
 
-def test_the_admin_puts_back_what_is_selected_and_confirmed(one_far_end, run_tasks, client, admin_user):
-    state = one_far_end
+def test_the_admin_puts_back_what_is_selected_and_confirmed(one_sink_server, run_tasks, client, admin_user):
+    state = one_sink_server
     state.write(a="1")
     state.save()
     state.write(a="2")

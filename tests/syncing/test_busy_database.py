@@ -17,7 +17,7 @@ from pools.models import Container
 from syncing import errors
 from syncing.models import SyncRun
 from tests import sqlite
-from tests.far_ends import RcloneS3
+from tests.sink_servers import RcloneS3
 from tests.tenant_state import UID, LiveState
 
 pytestmark = [pytest.mark.any_database, pytest.mark.slow]

@@ -12,7 +12,7 @@ import pytest
 from syncing import errors, places, sink_checks
 from syncing.sinks import CLAIM_DEADLINE_S, AzureBlobSink, GcsSink, S3Sink, WebDavSink, deadlines, gcs_access
 from tests import google
-from tests.dripping import Dripping
+from tests.endless_server import EndlessServer
 from tests.make import make_sync_spec
 from tests.waiting import eventually
 
@@ -22,13 +22,13 @@ HEAD = b'HTTP/1.1 200 OK\r\nContent-Type: application/xml\r\nETag: "x"\r\nConten
 
 
 @pytest.fixture(params=[b"", HEAD], ids=["its head", "its body"])
-def dripping(request):
-    server = Dripping(request.param)
+def endless_server(request):
+    server = EndlessServer(request.param)
     yield server
     server.close()
 
 
-def sinks_at(server: Dripping):
+def sinks_at(server: EndlessServer):
     address = f"http://127.0.0.1:{server.port}"
     yield S3Sink("b", "us-east-1", "", address, "", "key", "secret-secret")
     yield WebDavSink(f"{address}/dav")
@@ -51,10 +51,10 @@ def soon(monkeypatch):
 
 
 @pytest.mark.parametrize("number", range(len(KINDS)), ids=KINDS)
-def test_each_question_of_a_claim_ends_although_bytes_go_on_coming(dripping, number, soon):
+def test_each_question_of_a_claim_ends_although_bytes_go_on_coming(endless_server, number, soon):
     """For each client, in the head and in the body; the connection is closed, so nothing continues in the
     background."""
-    sink = list(sinks_at(dripping))[number]
+    sink = list(sinks_at(endless_server))[number]
     for ask in (
         lambda: sink.get("k", CLAIM_DEADLINE_S),
         lambda: sink.read("k", CLAIM_DEADLINE_S),
@@ -64,14 +64,14 @@ def test_each_question_of_a_claim_ends_although_bytes_go_on_coming(dripping, num
         with pytest.raises(errors.SinkStumbled, match=r"has not answered within 0\.3 s"):
             ask()
         assert time.monotonic() - began < 5 * CLAIM_DEADLINE_S
-    eventually(lambda: dripping.open == 0)
+    eventually(lambda: endless_server.open == 0)
 
 
 @pytest.mark.parametrize("number", range(len(KINDS)), ids=KINDS)
 def test_each_question_of_a_run_ends_too(number, soon):
     """Markers, listings, copies, deletes, probes."""
-    dripping = Dripping(HEAD)
-    sink = list(sinks_at(dripping))[number]
+    endless_server = EndlessServer(HEAD)
+    sink = list(sinks_at(endless_server))[number]
     for ask in (
         lambda: sink.get("k", 15),
         lambda: sink.put("k", b"x"),
@@ -84,13 +84,13 @@ def test_each_question_of_a_run_ends_too(number, soon):
     ):
         with pytest.raises(errors.SyncFailed, match="has not answered within"):
             ask()
-    eventually(lambda: dripping.open == 0)
-    dripping.close()
+    eventually(lambda: endless_server.open == 0)
+    endless_server.close()
 
 
 def test_a_handshake_that_drips_ends_too(soon):
     """No client gives the TLS handshake its own time limit."""
-    server = Dripping(b"")
+    server = EndlessServer(b"")
     try:
         sink = S3Sink("b", "us-east-1", "", f"https://localhost:{server.port}", "", "key", "secret-secret")
         with pytest.raises(errors.SyncFailed):
@@ -121,7 +121,7 @@ def asked(data_dir, monkeypatch):
     monkeypatch.setattr(sink_checks, "_took_s", {})
     monkeypatch.setattr(sink_checks, "_silent_since", {})
     monkeypatch.setattr(places, "is_settled", lambda _spec, _sink: True)
-    server = Dripping(b"")
+    server = EndlessServer(b"")
     sink = S3Sink("b", "us-east-1", "", f"http://127.0.0.1:{server.port}", "", "key", "secret-secret")
     spec = make_sync_spec()
     monkeypatch.setattr(type(spec), "resolved_sink", lambda _self: sink)

@@ -25,8 +25,8 @@ pytestmark = pytest.mark.any_database
 
 
 @pytest.fixture
-def state(far_end, data_dir, transactional_db):
-    state = TenantState(far_end)
+def state(empty_sink_server, data_dir, transactional_db):
+    state = TenantState(empty_sink_server)
     Tenant.objects.create(id=TENANT)
     return state
 
@@ -44,7 +44,7 @@ def other_tenants_things(state) -> dict[str, int]:
     sink = state.sink
     for key in ("t/alice2/state/keep", "t/alic/state/keep", f"{MARKER_ROOT}/other.json", f"{BACKUP_ROOT}/x/keep"):
         sink.put(key, b"kept")
-    return state.far_end.keys()
+    return state.sink_server.keys()
 
 
 def test_everything_of_the_tenant_is_erased_and_nothing_else(state, run_tasks):
@@ -66,7 +66,7 @@ def test_everything_of_the_tenant_is_erased_and_nothing_else(state, run_tasks):
     run_tasks()
 
     assert state_erasure.settle(erasure)
-    assert state.far_end.keys() == before
+    assert state.sink_server.keys() == before
     assert not SavedState.objects.exists()
     assert not Backup.objects.exists()
     assert [path.name.partition(".")[0] for path in volumes.trash_dir().iterdir()] == [str(strangers)]
@@ -85,13 +85,13 @@ def test_no_claim_begins_while_state_is_erased_and_none_is_erased_while_held(sta
     held = make_assignment(TENANT, pool=state.spec.pool)
     with pytest.raises(errors.Held):
         state_erasure.begin(TENANT)
-    assert state.far_end.keys(LOCATION)
+    assert state.sink_server.keys(LOCATION)
     held.delete()
     state_erasure.begin(TENANT)
     with pytest.raises(errors.Erasing):
         claims.begin(claims.Claim(tenant_id=TENANT, pool_id=state.spec.pool_id))
     run_tasks()
-    assert not state.far_end.keys(LOCATION)
+    assert not state.sink_server.keys(LOCATION)
 
 
 def test_an_erasure_that_was_cut_is_carried_on_and_never_half_restored(state, run_tasks, monkeypatch):
@@ -128,7 +128,7 @@ def test_what_no_spec_reaches_any_more_is_named_and_nothing_is_erased(state):
     SavedState.objects.update(place="https://old.example bucket")
     with pytest.raises(errors.Unerasable, match=r"old\.example"):
         state_erasure.begin(TENANT)
-    assert state.far_end.keys(LOCATION)
+    assert state.sink_server.keys(LOCATION)
 
 
 def test_a_sink_that_refuses_fails_the_erasure_and_frees_the_tenant(data_dir, transactional_db, run_tasks):
@@ -149,7 +149,7 @@ def test_a_sink_that_refuses_fails_the_erasure_and_frees_the_tenant(data_dir, tr
 def test_vanished_state_is_forgotten_only_after_a_claim_met_it(state):
     """A typo in a prefix must not look like a first claim; only an admin may declare it one."""
     saved_twice(state)
-    state.far_end.clear()
+    state.sink_server.clear()
     with pytest.raises(sync_errors.StateMissing):
         state.claim()
     with pytest.raises(errors.NotMissing):

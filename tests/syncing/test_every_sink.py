@@ -12,7 +12,7 @@ from syncing import errors, marker_steps, rclone, runs
 from syncing.locations import marker_key
 from syncing.markers import Marker
 from syncing.models import Backup, SyncRun
-from tests import far_ends
+from tests import sink_servers
 from tests.tenant_state import LOCATION, UID, TenantState
 
 pytestmark = pytest.mark.any_database
@@ -23,12 +23,12 @@ def own(tenant, *paths):
         os.chown(tenant.state / path, UID, UID, follow_symlinks=False)
 
 
-def test_a_probe_writes_reads_and_deletes(far_end):
-    sink = far_end.sink()
+def test_a_probe_writes_reads_and_deletes(empty_sink_server):
+    sink = empty_sink_server.sink()
     sink.probe()
 
-    assert sink.has_conditional_writes() is far_end.has_conditional_writes
-    assert not far_end.keys()
+    assert sink.has_conditional_writes() is empty_sink_server.has_conditional_writes
+    assert not empty_sink_server.keys()
 
 
 def test_everything_a_directory_can_hold_comes_back(tenant):
@@ -48,7 +48,7 @@ def test_everything_a_directory_can_hold_comes_back(tenant):
     os.mkfifo(state / "pipe")
     own(tenant, "deep", "deep/er", "deep/er/file", "hollow", "script", "sparse", "link", "out", "pipe")
     os.utime(state / "plain", (1_000_000_000, 1_000_000_000))
-    if isinstance(tenant.far_end, far_ends.MotoS3):
+    if isinstance(tenant.sink_server, sink_servers.MotoS3):
         tenant.remove("new\nline")  # moto's routes do not match it
     before = {p.name: p.read_bytes() for p in state.rglob("*") if p.is_file() and not p.is_symlink()}
     tenant.save()
@@ -78,9 +78,9 @@ def test_a_change_of_the_same_size_and_time_is_saved(tenant):
 
 
 @pytest.mark.parametrize("mode", ["sync", "copy"])
-def test_a_file_may_take_a_folders_place_and_back(far_end, data_dir, transactional_db, mode):
+def test_a_file_may_take_a_folders_place_and_back(empty_sink_server, data_dir, transactional_db, mode):
     """An obstacle is moved to the backup; the slot does not get stuck."""
-    tenant = TenantState(far_end, mode=mode)
+    tenant = TenantState(empty_sink_server, mode=mode)
     (tenant.state / "x" / "y").mkdir(parents=True)
     own(tenant, "x", "x/y")
     tenant.write(**{"x/y/z": "deep", "w": "flat"})
@@ -103,7 +103,7 @@ def test_a_file_may_take_a_folders_place_and_back(far_end, data_dir, transaction
     tenant.save()
     tenant.claim()
     assert os.readlink(tenant.state / "x") == "w"
-    assert {os.path.basename(key) for key in far_end.keys(".boilerhouse-trash")} >= {"z", "w", "x"}
+    assert {os.path.basename(key) for key in empty_sink_server.keys(".boilerhouse-trash")} >= {"z", "w", "x"}
 
 
 def test_a_cut_save_that_changed_types_is_taken_back(tenant):
@@ -138,10 +138,10 @@ def test_emptied_on_purpose_is_saved_kept_and_said(tenant):
     assert warning.payload["code"] == "emptied"
     (backup,) = Backup.objects.all()
     assert (backup.files, backup.bytes, backup.location) == (2, 2, LOCATION)
-    assert set(tenant.far_end.keys(backup.backup)) == {"a", "b"}
+    assert set(tenant.sink_server.keys(backup.backup)) == {"a", "b"}
 
 
-@far_ends.SOME
+@sink_servers.SOME
 def test_too_many_or_too_much_is_said_before_the_first_byte(tenant, settings):
     tenant.write(a="1", b="2", c="3")
     settings.BOILERHOUSE_MAX_SAVE_FILES = 2
@@ -157,14 +157,14 @@ def test_too_many_or_too_much_is_said_before_the_first_byte(tenant, settings):
     settings.BOILERHOUSE_MAX_SAVE_FILES, settings.BOILERHOUSE_MAX_SAVE_BYTES = 3, 2
     with pytest.raises(errors.TooLarge, match="3 bytes; the limit is 2"):
         tenant.save()
-    assert not tenant.far_end.keys()
+    assert not tenant.sink_server.keys()
 
     settings.BOILERHOUSE_MAX_SAVE_BYTES = 3
     tenant.save()
-    assert set(tenant.far_end.keys(LOCATION)) == {"a", "b", "c"}
+    assert set(tenant.sink_server.keys(LOCATION)) == {"a", "b", "c"}
 
 
-@far_ends.SOME
+@sink_servers.SOME
 def test_a_state_that_cannot_fit_is_refused_before_the_first_byte(tenant, settings):
     settings.BOILERHOUSE_DEFAULT_DISK_MB = 0
     tenant.write(a="1")
@@ -190,7 +190,7 @@ def test_two_who_write_the_marker_at_once(tenant, monkeypatch):
         tenant.sink.put(key, replace(known, run_id="another", generation=99).dump())
 
     monkeypatch.setattr(marker_steps, "check_unchanged", overtaken)
-    if tenant.far_end.has_conditional_writes:
+    if tenant.sink_server.has_conditional_writes:
         with pytest.raises(errors.RemoteChanged):
             tenant.save()
         assert tenant.sink.get(f"{LOCATION}/a", 15) == b"1"
@@ -198,7 +198,7 @@ def test_two_who_write_the_marker_at_once(tenant, monkeypatch):
         tenant.save()
 
 
-@far_ends.SOME
+@sink_servers.SOME
 def test_a_transfer_that_broke_is_tried_again_and_a_refusal_is_not(tenant, monkeypatch):
     monkeypatch.setattr(runs, "RETRY_AFTER_S", (0.01, 0.01))
     real, said = rclone.run, [errors.TransferBroke("object not found"), errors.SinkUnreachable("reset")]
@@ -222,10 +222,10 @@ def test_a_transfer_that_broke_is_tried_again_and_a_refusal_is_not(tenant, monke
     assert tenant.look() == {"a": "1"}
 
 
-def test_tenants_whose_ids_look_alike_have_their_own(far_end, data_dir, transactional_db):
+def test_tenants_whose_ids_look_alike_have_their_own(empty_sink_server, data_dir, transactional_db):
     seen, spec = {}, None
     for tenant_id in ("a", "A", "a.b", "a:b", "a@b", "a-b", "a_b", "x" * 128, "a"):
-        one = seen.get(tenant_id) or TenantState(far_end, tenant_id=tenant_id, spec=spec)
+        one = seen.get(tenant_id) or TenantState(empty_sink_server, tenant_id=tenant_id, spec=spec)
         seen[tenant_id], spec = one, one.spec
         one.write(mine=tenant_id)
         one.save()
@@ -243,11 +243,11 @@ def test_a_location_that_vanished_is_an_error_with_its_name(tenant):
     assert LOCATION in raised.value.detail
 
 
-def test_many_who_use_one_sink_at_once(far_end):
+def test_many_who_use_one_sink_at_once(empty_sink_server):
     """Markers and probes share a folder: none reads a half-written object of another."""
     from concurrent.futures import ThreadPoolExecutor
 
-    sink = far_end.sink()
+    sink = empty_sink_server.sink()
     for folder in ("t/0", "t/1", "t/2", "t/3", "t/copies"):  # `rclone serve s3` loses a file that is put into a folder
         sink.put(f"{folder}/stays", b"")  # while it deletes the folder's last one
 

@@ -58,8 +58,8 @@ def test_a_first_save_that_was_cut_leaves_an_empty_start(tenant):
     tenant.claim()
 
     assert tenant.look() == {}
-    assert not tenant.far_end.keys("t/alice")
-    assert any(key.endswith("/a") for key in tenant.far_end.keys(BACKUP_ROOT)), "put aside, not thrown away"
+    assert not tenant.sink_server.keys("t/alice")
+    assert any(key.endswith("/a") for key in tenant.sink_server.keys(BACKUP_ROOT)), "put aside, not thrown away"
 
 
 def test_what_was_there_before_the_first_save_is_what_it_is_taken_back_to(tenant):
@@ -120,11 +120,11 @@ def test_what_a_save_overwrites_or_deletes_is_kept_outside_all_locations(tenant)
     tenant.write(a="2")
     tenant.remove("b")
     tenant.save()
-    (folder,) = {key.split("/")[2] for key in tenant.far_end.keys() if key.startswith(BACKUP_ROOT)}
-    kept = tenant.far_end.keys(BACKUP_ROOT)
+    (folder,) = {key.split("/")[2] for key in tenant.sink_server.keys() if key.startswith(BACKUP_ROOT)}
+    kept = tenant.sink_server.keys(BACKUP_ROOT)
 
     assert {key.partition(f"{folder}/")[2] for key in kept} == {f"{LOCATION}/a", f"{LOCATION}/b"}
-    assert set(tenant.far_end.keys(LOCATION)) == {"a"}
+    assert set(tenant.sink_server.keys(LOCATION)) == {"a"}
 
 
 def test_backups_expire_by_their_name_and_never_while_an_open_save_needs_them(tenant, settings):
@@ -143,7 +143,7 @@ def test_backups_expire_by_their_name_and_never_while_an_open_save_needs_them(te
     tenant.claim()
     assert tenant.look() == {"a": "2"}
     backups.expire(tenant.spec)
-    assert not tenant.far_end.keys(BACKUP_ROOT)
+    assert not tenant.sink_server.keys(BACKUP_ROOT)
 
 
 def test_a_save_is_refused_when_somebody_else_has_saved_there_since_the_claim(tenant):
@@ -175,7 +175,7 @@ def test_one_listing_per_location_is_kept(tenant, monkeypatch, inline):
     for number in range(3):
         tenant.write(a=str(number))
         tenant.save()
-    keys = [key for key in tenant.far_end.keys() if key.startswith(f"{MARKER_ROOT}/")]
+    keys = [key for key in tenant.sink_server.keys() if key.startswith(f"{MARKER_ROOT}/")]
     marker = Marker.load(tenant.sink.get(marker_key(LOCATION), 15))
 
     assert set(keys) == {marker_key(LOCATION), marker.listing or marker_key(LOCATION)}
@@ -208,12 +208,12 @@ ACTIONS = st.one_of(
     suppress_health_check=list(HealthCheck),
 )  # fmt: skip
 @given(actions=st.lists(ACTIONS, min_size=4, max_size=14))
-def test_random_edits_saves_kills_and_losses(far_end, data_dir, transactional_db, monkeypatch, actions):
+def test_random_edits_saves_kills_and_losses(empty_sink_server, data_dir, transactional_db, monkeypatch, actions):
     monkeypatch.setattr(runs, "RETRY_AFTER_S", (0.01, 0.01))
-    far_end.clear()
+    empty_sink_server.clear()
     SavedState.objects.all().delete()
     SyncSpec.objects.all().delete()
-    tenant, saved = TenantState(far_end), {}
+    tenant, saved = TenantState(empty_sink_server), {}
     for what, name, number in actions:
         if what == "write":
             tenant.write(**{name: str(number) * (number * 1000)})

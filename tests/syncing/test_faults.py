@@ -15,7 +15,7 @@ from boilerhouse.core.models import Deployment
 from syncing import backups, errors, rclone, runs, saves
 from syncing.locations import BACKUP_ROOT
 from syncing.models import SyncRun
-from tests import far_ends
+from tests import sink_servers
 from tests.providers import FaultyProxy
 from tests.tenant_state import TENANT, TenantState
 from tests.waiting import eventually
@@ -40,9 +40,9 @@ def tenant(s3, proxy, data_dir, transactional_db, monkeypatch):
         for f in rclone.COMMON
     ]
     monkeypatch.setattr(rclone, "COMMON", quick)
-    end = far_ends.RcloneS3(s3)
+    end = sink_servers.RcloneS3(s3)
     end.clear()
-    end.shown = {**end.shown, "endpoint": proxy.endpoint}
+    end.definition = {**end.definition, "endpoint": proxy.endpoint}
     return TenantState(end)
 
 
@@ -135,8 +135,8 @@ def test_a_sink_that_fills_up_keeps_the_last_save(data_dir, transactional_db, se
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(root)], check=True)
     try:
         settings.BOILERHOUSE_LOCAL_SINK_ROOT = str(root)
-        end = far_ends.Directory.__new__(far_ends.Directory)
-        end.root, end.shown = root, {"type": "local", "path": str(root)}
+        end = sink_servers.Directory.__new__(sink_servers.Directory)
+        end.root, end.definition = root, {"type": "local", "path": str(root)}
         tenant = TenantState(end)
         tenant.write(a="first", b="first")
         tenant.save()
@@ -156,7 +156,7 @@ def test_keys_that_are_rotated_between_two_saves(tmp_path, data_dir, transaction
     server = S3Server(tmp_path / "rotated")
     server.start()
     try:
-        tenant = TenantState(far_ends.RcloneS3(server))
+        tenant = TenantState(sink_servers.RcloneS3(server))
         tenant.write(a="1")
         tenant.save()
         server.stop()
@@ -174,28 +174,30 @@ def test_keys_that_are_rotated_between_two_saves(tmp_path, data_dir, transaction
         server.stop()
 
 
-def test_two_deployments_on_one_bucket_leave_each_other_alone(far_end, data_dir, transactional_db, settings, tmp_path):
+def test_two_deployments_on_one_bucket_leave_each_other_alone(
+    empty_sink_server, data_dir, transactional_db, settings, tmp_path
+):
     """One deployment takes over another's state only by a claim that restores; neither expires the other's backups."""
-    ours = TenantState(far_end)
+    ours = TenantState(empty_sink_server)
     ours.write(a="1")
     ours.save()
     ours.write(a="2")
     ours.save()
-    before = set(far_end.keys(BACKUP_ROOT))
+    before = set(empty_sink_server.keys(BACKUP_ROOT))
     settings.BOILERHOUSE_DATA_DIR = tmp_path / "other"
     settings.BOILERHOUSE_DATA_DIR.mkdir()
     settings.BOILERHOUSE_RAM_DIR = str(tmp_path / "other-ram")
     Deployment.objects.all().delete()
     deployment._checked.cache_clear()
     deployment.deployment_id()
-    theirs = TenantState(far_end, is_settled=True)
+    theirs = TenantState(empty_sink_server, is_settled=True)
     assert theirs.look() == {"a": "2"}
     theirs.generation = ours.generation + 1
     theirs.write(a="theirs")
     theirs.save()
     settings.BOILERHOUSE_BACKUP_RETENTION_S = -60
     assert backups.expire(theirs.spec) >= 1
-    assert set(far_end.keys(BACKUP_ROOT)) == before
+    assert set(empty_sink_server.keys(BACKUP_ROOT)) == before
 
     settings.BOILERHOUSE_DATA_DIR, settings.BOILERHOUSE_RAM_DIR = tmp_path, str(tmp_path / "ram")
     Deployment.objects.all().delete()
@@ -203,7 +205,7 @@ def test_two_deployments_on_one_bucket_leave_each_other_alone(far_end, data_dir,
     ours.write(a="3")
     with pytest.raises(errors.RemoteChanged):
         ours.save()
-    assert far_end.sink().get(f"t/{TENANT}/state/a", 15) == b"theirs"
+    assert empty_sink_server.sink().get(f"t/{TENANT}/state/a", 15) == b"theirs"
 
 
 def test_rclone_is_ended_when_nobody_confirms_the_claim(tenant, proxy, monkeypatch):
@@ -245,11 +247,11 @@ def test_rclone_is_ended_when_nobody_confirms_the_claim(tenant, proxy, monkeypat
 
 def test_nothing_reaches_the_server_behind_a_proxy_that_was_stopped(s3, proxy):
     """The tests share the server: what arrives late would lie in the sink that the next test has emptied."""
-    end = far_ends.RcloneS3(s3)
+    end = sink_servers.RcloneS3(s3)
     end.clear()
     proxy.delay_s = 0.5
-    behind = far_ends.RcloneS3(s3)
-    behind.shown = {**end.shown, "endpoint": proxy.endpoint}
+    behind = sink_servers.RcloneS3(s3)
+    behind.definition = {**end.definition, "endpoint": proxy.endpoint}
 
     def put() -> None:
         with contextlib.suppress(errors.SyncFailed):
@@ -267,9 +269,9 @@ def test_nothing_reaches_the_server_behind_a_proxy_that_was_stopped(s3, proxy):
 
 def test_a_credential_that_is_rotated_while_a_save_runs(s3, data_dir, transactional_db):
     """The running save continues with its credentials; the next one uses the new ones."""
-    end = far_ends.RcloneS3(s3)
+    end = sink_servers.RcloneS3(s3)
     end.clear()
-    end.shown = {**end.shown, "rcloneFlags": ["--bwlimit=1M"]}
+    end.definition = {**end.definition, "rcloneFlags": ["--bwlimit=1M"]}
     tenant = TenantState(end)
     tenant.write(big="x" * 3_000_000)
     failed: list[BaseException] = []
@@ -304,7 +306,7 @@ def test_s3_is_killed_in_the_middle_of_a_save(tmp_path, data_dir, transactional_
     server = S3Server(tmp_path / "killed")
     server.start()
     try:
-        tenant = TenantState(far_ends.RcloneS3(server))
+        tenant = TenantState(sink_servers.RcloneS3(server))
         saved = {f"f{number}": "old" * 1000 for number in range(60)}
         tenant.write(**saved)
         tenant.save()
@@ -341,8 +343,8 @@ def test_a_save_ends_when_its_sink_dies_after_some_files_have_arrived(tmp_path, 
 
     server = S3Server(tmp_path / "dying")
     server.start()
-    end = far_ends.RcloneS3(server)
-    end.shown = {**end.shown, "rcloneFlags": ["--bwlimit=1M"]}
+    end = sink_servers.RcloneS3(server)
+    end.definition = {**end.definition, "rcloneFlags": ["--bwlimit=1M"]}
     tenant = TenantState(end)
     tenant.write(small="x", big="x" * 10_000_000)
     until = time.monotonic() + 60
@@ -373,7 +375,7 @@ def test_one_of_two_specs_fails_and_the_other_saves(s3, data_dir, transactional_
 
     settings.BOILERHOUSE_LOCAL_SINK_ROOT = str(tmp_path / "second")
     (tmp_path / "second").mkdir()
-    end = far_ends.RcloneS3(s3)
+    end = sink_servers.RcloneS3(s3)
     end.clear()
     tenant = TenantState(end)
     mapping = {"sink_path": "copy/${tenantId}/", "direction": "upload", "mode": "copy"}

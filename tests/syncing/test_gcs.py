@@ -11,7 +11,7 @@ import pytest
 from syncing import errors, probes, rclone, sinks
 from syncing.models import SyncSpec
 from syncing.sinks import CLAIM_DEADLINE_S, gcs, gcs_access, http_requests
-from tests import far_ends, google, providers
+from tests import google, providers, sink_servers
 from tests.make import make_pool
 
 pytestmark = [pytest.mark.any_database, pytest.mark.slow]
@@ -20,7 +20,7 @@ MAPPING = {"containerPath": "/state", "sinkPath": "t/${tenantId}/", "direction":
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    end = far_ends.Gcs(tmp_path_factory.mktemp("gcs"))
+    end = sink_servers.Gcs(tmp_path_factory.mktemp("gcs"))
     yield end
     end.stop()
 
@@ -41,7 +41,7 @@ def transfer(sink):
 
 
 def sink_of(end, document, **over):
-    return sinks.resolve({**end.shown, **over}, {"serviceAccountKey": document})
+    return sinks.resolve({**end.definition, **over}, {"serviceAccountKey": document})
 
 
 def test_a_key_that_is_not_the_accounts_is_denied_at_both_clients(end, data_dir, transactional_db):
@@ -74,7 +74,7 @@ def test_the_keys_own_address_for_tokens_is_not_asked(end, data_dir, transaction
     sink.put("t/x/a", b"1")
     transfer(sink)
     assert json.loads(sink.environment()["RCLONE_CONFIG_BH_SERVICE_ACCOUNT_CREDENTIALS"])["token_uri"] == (
-        f"{end.shown['endpoint']}/token"
+        f"{end.definition['endpoint']}/token"
     )
 
 
@@ -150,7 +150,7 @@ def words(status, message):
 )
 def test_both_clients_read_a_refusal_alike(end, data_dir, transactional_db, answer, kind):
     account = google.ServiceAccount()
-    front = providers.Provider(end.shown["endpoint"], Says(account, answer))
+    front = providers.Provider(end.definition["endpoint"], Says(account, answer))
     account.audience = f"{front.endpoint}/token"
     try:
         sink = sink_of(end, account.document(), endpoint=front.endpoint)
@@ -174,7 +174,7 @@ def test_a_wrong_clock_is_named(end, data_dir, transactional_db):
 def test_what_is_no_answer_of_google_is_not_repeated(end):
     account = google.ServiceAccount()
     page = providers.Answer(404, [("Content-Type", "text/html")], b"<h1>internal secret</h1>")
-    front = providers.Provider(end.shown["endpoint"], Says(account, page))
+    front = providers.Provider(end.definition["endpoint"], Says(account, page))
     account.audience = f"{front.endpoint}/token"
     try:
         with pytest.raises(errors.SyncFailed) as raised:
@@ -186,20 +186,26 @@ def test_what_is_no_answer_of_google_is_not_repeated(end):
 
 def test_secrets_are_kept_for_the_same_bucket_only(call, end, data_dir):
     make_pool("notes")
-    body = {"id": "s", "poolId": "notes", "mappings": [MAPPING], "policy": {}, "sink": {**end.shown, **end.secrets}}
+    body = {
+        "id": "s",
+        "poolId": "notes",
+        "mappings": [MAPPING],
+        "policy": {},
+        "sink": {**end.definition, **end.secrets},
+    }
     made = call("POST", "sync-specs", body)
     assert made.status_code == 201, made.content
-    assert made.json()["sink"] == end.shown
+    assert made.json()["sink"] == end.definition
     assert made.json()["sinkHealth"]["state"] == "healthy", made.content
     assert made.json()["sinkHealth"]["conditionalWrites"] is True
     assert "PRIVATE KEY" not in made.content.decode()
-    assert call("PUT", "sync-specs/s", {**body, "sink": end.shown}).status_code == 200
+    assert call("PUT", "sync-specs/s", {**body, "sink": end.definition}).status_code == 200
     folded = {"serviceAccountKey": end.secrets["serviceAccountKey"].replace("\n", " ")}  # by a form's single line
-    assert call("PUT", "sync-specs/s", {**body, "sink": {**end.shown, **folded}}).status_code == 200
+    assert call("PUT", "sync-specs/s", {**body, "sink": {**end.definition, **folded}}).status_code == 200
     stored = json.loads(SyncSpec.objects.get().sink_secrets["serviceAccountKey"])
     assert set(stored) == {"type", "client_email", "private_key_id", "private_key"}, "no address is kept"
     for change in ({"bucket": "another"}, {"endpoint": "http://127.0.0.1:1"}, {"endpoint": None}):
-        refused = call("PUT", "sync-specs/s", {**body, "sink": {**end.shown, **change}})
+        refused = call("PUT", "sync-specs/s", {**body, "sink": {**end.definition, **change}})
         assert (refused.status_code, refused.json()["errors"][0]["pointer"]) == (422, "/sink/serviceAccountKey"), change
 
 

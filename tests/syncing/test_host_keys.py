@@ -14,8 +14,8 @@ from pools.spec import Owner
 from syncing import errors, rclone
 from syncing.jail import Jail
 from syncing.sinks import S3Sink, s3, s3_access
-from tests.far_ends import MotoS3
 from tests.proxies import HIDDEN_NAME, Proxy
+from tests.sink_servers import MotoS3
 
 pytestmark = [pytest.mark.any_database, pytest.mark.slow]
 
@@ -52,7 +52,7 @@ class Watched:
     """A sink without keys, behind a proxy that records the credentials of each request."""
 
     def __init__(self, moto, proxy, volume, lock):
-        endpoint = moto.shown["endpoint"].replace("127.0.0.1", HIDDEN_NAME)
+        endpoint = moto.definition["endpoint"].replace("127.0.0.1", HIDDEN_NAME)
         self.sink = S3Sink("testbucket", "us-east-1", "", endpoint)
         self.proxy, self.volume, self.lock = proxy, volume, lock
 
@@ -124,7 +124,7 @@ def test_keys_by_web_identity(watched, host, moto, tmp_path):
     (tmp_path / "token").write_text("a.web.token")
     host.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "token"))
     host.setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/boilerhouse")
-    host.setenv("AWS_ENDPOINT_URL_STS", moto.shown["endpoint"])
+    host.setenv("AWS_ENDPOINT_URL_STS", moto.definition["endpoint"])
 
     key, token = watched.check()
 

@@ -9,7 +9,7 @@ import pytest
 
 from syncing import errors
 from syncing.sinks import http_requests
-from tests.listening import stop_listening
+from tests.listeners import stop_listener
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nSet-Cookie: who=you\r\n\r\nok"
 
@@ -38,7 +38,7 @@ class Forgetful:
                         connection.sendall(ANSWER)
 
     def stop(self) -> None:
-        stop_listening(self._listening)
+        stop_listener(self._listening)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from pools.spec import Owner
 from syncing import errors, rclone
 from syncing.jail import Jail
 from syncing.sinks import CLAIM_DEADLINE_S, LocalSink, local, local_helpers
-from tests import hung
+from tests import hung_mounts
 
 pytestmark = [pytest.mark.any_database, pytest.mark.slow]
 
@@ -51,7 +51,7 @@ def test_each_question_ends_and_another_mount_answers(root, soon):
     sink = LocalSink(root)
     sink.put("disk/one", b"1")
     soon()
-    with hung.mounted(root / "nfs"):
+    with hung_mounts.hung_mount(root / "nfs"):
         threads = threading.active_count()
         for ask in (
             lambda: sink.get("nfs/k", CLAIM_DEADLINE_S),
@@ -74,7 +74,7 @@ def test_each_question_ends_and_another_mount_answers(root, soon):
 def test_what_not_even_a_signal_ends_is_left_behind_and_not_risked_for_ever(tmp_path, soon):
     """A write to a frozen file system: after a few stuck processes the sink is reported as hung without another, and
     none of them holds a lock, a socket or a file of ours."""
-    with hung.frozen(tmp_path) as mount:
+    with hung_mounts.frozen_mount(tmp_path) as mount:
         sink, before = LocalSink(mount), set(pids.children(os.getpid()))
         soon()
         for _ in range(local_helpers.MOST_STUCK):
@@ -88,7 +88,7 @@ def test_what_not_even_a_signal_ends_is_left_behind_and_not_risked_for_ever(tmp_
         assert time.monotonic() - began < 5 * 0.5
         stuck = [pid for pid in pids.children(os.getpid()) if is_stuck(pid) and pid not in before]
         assert len(stuck) == local_helpers.MOST_STUCK
-        hung.thaw(mount)
+        hung_mounts.thaw(mount)
         deadline = time.monotonic() + 20
         while any(is_stuck(pid) for pid in stuck):
             assert time.monotonic() < deadline
@@ -119,7 +119,7 @@ def test_many_at_once_wait_for_no_more_processes_than_a_mount_may_hold(root, soo
     before = len(list(pids.children(os.getpid())))
     sink.has_objects("disk", CLAIM_DEADLINE_S)
     soon()
-    with hung.mounted(root / "nfs"):
+    with hung_mounts.hung_mount(root / "nfs"):
         askers = [threading.Thread(target=ask) for _ in range(3 * local_helpers.AT_ONCE)]
         for one in askers:
             one.start()
@@ -143,7 +143,7 @@ def test_a_transfer_to_a_mount_that_hangs_meanwhile_stalls(root, data_dir, trans
     binds = tuple(sink.binds(["nfs/t", backup], UID))
     lock = os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT)
     with (
-        hung.mounted(root / "nfs"),
+        hung_mounts.hung_mount(root / "nfs"),
         pytest.raises(errors.TransferStalled, match="The transfer has made no progress for 2 s"),
     ):
         rclone.run(arguments, sink, Jail(volume, Owner(UID, UID), False, binds), lock, location="nfs/t")

@@ -15,7 +15,7 @@ from syncing.models import SyncSpec
 from syncing.sinks import FormField, LocalSink, Sink, refusals
 from syncing.sinks.inputs import StoredSink
 from syncing.sinks.local_input import LocalSinkInput
-from tests import far_ends
+from tests import sink_servers
 from tests.forms import form_of
 from tests.make import make_pool, make_workload
 
@@ -42,7 +42,7 @@ def test_each_kind_declares_all_that_one_needs(kind):
 
 
 def test_each_kind_is_tried_against_a_server():
-    assert {end.kind for end in far_ends.ENDS.values()} == set(sinks.KINDS.values())
+    assert {end.kind for end in sink_servers.ENDS.values()} == set(sinks.KINDS.values())
 
 
 def test_signs_of_one_kind_mean_nothing_at_another():

@@ -18,7 +18,7 @@ MANY = 5000
 
 @pytest.fixture
 def tenant(s3, data_dir, transactional_db):
-    from tests.far_ends import RcloneS3
+    from tests.sink_servers import RcloneS3
 
     end = RcloneS3(s3)
     end.clear()

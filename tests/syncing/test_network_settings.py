@@ -15,9 +15,9 @@ from pools.spec import Owner
 from syncing import errors, rclone
 from syncing.jail import Jail
 from syncing.sinks import S3Sink, network_settings
-from tests.far_ends import FarEnd, RcloneS3, WebDav
 from tests.proxies import HIDDEN_NAME, Proxy
 from tests.s3 import S3Server
+from tests.sink_servers import RcloneS3, SinkServer, WebDav
 
 pytestmark = [pytest.mark.any_database, pytest.mark.slow]
 
@@ -108,7 +108,7 @@ def test_without_a_bundle_of_its_own_the_systems_certificates_count(settings):
 class Proxied:
     """A sink whose host name only a proxy resolves."""
 
-    def __init__(self, end: FarEnd, proxy: Proxy) -> None:
+    def __init__(self, end: SinkServer, proxy: Proxy) -> None:
         self.end, self.proxy = end, proxy
 
 
@@ -120,7 +120,7 @@ def _s3(directory, *, tls):
 
 def _webdav(directory):
     end = WebDav(directory)
-    end.shown["endpoint"] = end.shown["endpoint"].replace("127.0.0.1", HIDDEN_NAME)
+    end.definition["endpoint"] = end.definition["endpoint"].replace("127.0.0.1", HIDDEN_NAME)
     return end, end.stop
 
 

@@ -9,7 +9,7 @@ import pytest
 from pools import volumes
 from syncing import connect_guard, rclone, restores, saves, sink_checks
 from syncing.states import Trigger
-from tests.far_ends import Directory
+from tests.sink_servers import Directory
 from tests.tenant_state import TenantState
 
 pytestmark = pytest.mark.any_database

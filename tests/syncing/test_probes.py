@@ -20,7 +20,7 @@ from syncing import errors, probes, rclone, services
 from syncing.locations import BACKUP_ROOT, MARKER_ROOT, PLACE_KEY
 from syncing.models import SinkProbe, SyncMapping, SyncRun, SyncSpec
 from syncing.sinks import S3Sink, WebDavSink
-from tests import far_ends
+from tests import sink_servers
 from tests.make import make_sync_spec
 from tests.s3 import S3Server
 
@@ -28,11 +28,11 @@ pytestmark = [pytest.mark.any_database, pytest.mark.django_db, pytest.mark.slow]
 
 
 @pytest.fixture
-def spec(far_end, data_dir):
-    has_prefix = "prefix" in far_end.shown
+def spec(empty_sink_server, data_dir):
+    has_prefix = "prefix" in empty_sink_server.definition
     mapping = {} if has_prefix else {"sink_path": "t/${tenantId}/state"}
-    sink = {**far_end.shown, "prefix": "t/${tenantId}/"} if has_prefix else far_end.shown
-    return make_sync_spec(sink=sink, sink_secrets=far_end.secrets, mappings=[mapping])
+    sink = {**empty_sink_server.definition, "prefix": "t/${tenantId}/"} if has_prefix else empty_sink_server.definition
+    return make_sync_spec(sink=sink, sink_secrets=empty_sink_server.secrets, mappings=[mapping])
 
 
 @pytest.fixture
@@ -62,36 +62,39 @@ def verbs(commands):
     return [words[len(words) - words[::-1].index("/bin/rclone")] for words in commands]
 
 
-def left(far_end):
+def left(empty_sink_server):
     """The objects at the server, with folders that exist by themselves and without the object that identifies the
     place."""
-    if isinstance(far_end, far_ends.Directory):
-        found = [str(path.relative_to(far_end.root)) for path in far_end.root.rglob("*")]
+    if isinstance(empty_sink_server, sink_servers.Directory):
+        found = [str(path.relative_to(empty_sink_server.root)) for path in empty_sink_server.root.rglob("*")]
         return [name for name in found if name not in (PLACE_KEY, MARKER_ROOT)]
     folders = [
-        name for root in ("t", BACKUP_ROOT) for name in far_end.sink().folders(root) if probes.TENANT_PREFIX in name
+        name
+        for root in ("t", BACKUP_ROOT)
+        for name in empty_sink_server.sink().folders(root)
+        if probes.TENANT_PREFIX in name
     ]
-    return [*(key for key in far_end.keys() if key != PLACE_KEY), *folders]
+    return [*(key for key in empty_sink_server.keys() if key != PLACE_KEY), *folders]
 
 
-def test_a_probe_saves_and_restores_by_rclone_and_leaves_nothing(spec, far_end, started, data_dir):
+def test_a_probe_saves_and_restores_by_rclone_and_leaves_nothing(spec, empty_sink_server, started, data_dir):
     """In the sandbox, with a uid from the containers' range and the flags of a save."""
     with structlog.testing.capture_logs() as logs:
         health = services.probe(spec)
 
     assert health["state"] == "healthy", health
     assert health["transferredAt"]
-    assert health["conditionalWrites"] is far_end.has_conditional_writes
+    assert health["conditionalWrites"] is empty_sink_server.has_conditional_writes
     # A WebDAV server may answer 423 to two files that need the same new collection at the same moment.
     retried = [entry for entry in logs if entry["event"] == "probe step retried"]
     assert len(started) == 3 + len(retried), retried
-    assert all(far_end.kind is WebDavSink and "423 Locked" in entry["detail"] for entry in retried), retried
+    assert all(empty_sink_server.kind is WebDavSink and "423 Locked" in entry["detail"] for entry in retried), retried
     assert [verb for verb, _ in itertools.groupby(verbs(started))] == ["sync", "copy"]
     for words in started:
         assert int(words[words.index("--reuid") + 1]) > 1_000_000
-        assert not any(secret in word for secret in _secrets(far_end) for word in words), "P10"
+        assert not any(secret in word for secret in _secrets(empty_sink_server) for word in words), "P10"
     assert any(word.startswith("--backup-dir=bh:") for word in started[1])
-    assert left(far_end) == []
+    assert left(empty_sink_server) == []
     assert list((data_dir / "probes").iterdir()) == []
 
 
@@ -127,8 +130,8 @@ def test_an_upload_that_broke_after_it_had_moved_files_aside_is_tried_again(spec
     assert verbs(started) == ["sync", "sync", "sync", "copy"]
 
 
-def _secrets(far_end):
-    values = (far_end.secrets or {}).copy()
+def _secrets(empty_sink_server):
+    values = (empty_sink_server.secrets or {}).copy()
     return [value for value in (*values.pop("headers", {}).values(), values.get("secretAccessKey", "")) if value]
 
 
@@ -173,10 +176,10 @@ def test_a_transfer_that_failed_has_the_next_probe_try_one(tls_spec, monkeypatch
     assert [one.task["func"] for one in OrmQ.objects.all()] == ["tenants.tasks.retry_saves"]
 
 
-def test_a_sink_for_restores_alone_is_only_looked_at(spec, far_end, started, data_dir):
+def test_a_sink_for_restores_alone_is_only_looked_at(spec, empty_sink_server, started, data_dir):
     """Nothing is written to a sink that is only restored from; rclone reads one byte of it."""
     SyncMapping.objects.update(direction="download")
-    put = far_end.sink().put
+    put = empty_sink_server.sink().put
     health = services.probe(spec)
     assert health["state"] == "healthy", health
     assert started == []
@@ -193,7 +196,7 @@ def test_a_sink_for_restores_alone_is_only_looked_at(spec, far_end, started, dat
 
     assert health["state"] == "healthy", health
     assert verbs(started) == ["cat"]
-    assert set(far_end.keys()) == {key}
+    assert set(empty_sink_server.keys()) == {key}
 
 
 def test_every_mappings_location_is_tried(s3, data_dir, monkeypatch):
@@ -236,7 +239,7 @@ def test_a_healthy_sink_is_asked_by_rclone_only_now_and_then(s3_spec, started):
     assert len(started) == 15
 
 
-def test_what_a_killed_probe_left_is_deleted_by_the_next(spec, far_end, data_dir, monkeypatch):
+def test_what_a_killed_probe_left_is_deleted_by_the_next(spec, empty_sink_server, data_dir, monkeypatch):
     """Killed halfway: objects at the sink, a backup and a directory on this node are left."""
 
     class Killed(BaseException):
@@ -250,11 +253,11 @@ def test_what_a_killed_probe_left_is_deleted_by_the_next(spec, far_end, data_dir
             real = getattr(probes, step)
             patched.setattr(probes, step, lambda *given, real=real: (real(*given), die()))
             with pytest.raises(Killed):
-                check(probes.Probe(far_end.sink(), list(spec.mappings.all()), spec.pk))
+                check(probes.Probe(empty_sink_server.sink(), list(spec.mappings.all()), spec.pk))
     directories = list((data_dir / "probes").iterdir())
     assert len(directories) == 2
-    assert len({key.split("/")[1] for key in far_end.keys() if key.startswith("t/")}) == 2
-    assert any(key.startswith(BACKUP_ROOT) for key in far_end.keys())
+    assert len({key.split("/")[1] for key in empty_sink_server.keys() if key.startswith("t/")}) == 2
+    assert any(key.startswith(BACKUP_ROOT) for key in empty_sink_server.keys())
     services.probe(spec)
     assert all(one.exists() for one in directories), "they may still be at work"
 
@@ -262,7 +265,7 @@ def test_what_a_killed_probe_left_is_deleted_by_the_next(spec, far_end, data_dir
     for one in directories:
         os.utime(one, (old, old))
     assert services.probe(spec)["state"] == "healthy"
-    assert left(far_end) == []
+    assert left(empty_sink_server) == []
     assert list((data_dir / "probes").iterdir()) == []
 
 
@@ -325,13 +328,13 @@ def test_a_dead_sink_is_said_without_a_worker(data_dir, monkeypatch):
     assert services.probe(spec)["code"] == "unreachable"
 
 
-def test_a_typed_sink_is_probed_without_being_stored(spec, far_end, monkeypatch):
+def test_a_typed_sink_is_probed_without_being_stored(spec, empty_sink_server, monkeypatch):
     """Through the editor; the result says whether rclone was used too."""
     mappings = list(spec.mappings.all())
-    assert services.try_sink(far_end.sink(), mappings) is True
+    assert services.try_sink(empty_sink_server.sink(), mappings) is True
     monkeypatch.setattr(probes, "can_jail", lambda: False)
-    assert services.try_sink(far_end.sink(), mappings) is False
-    assert left(far_end) == []
+    assert services.try_sink(empty_sink_server.sink(), mappings) is False
+    assert left(empty_sink_server) == []
     assert SinkProbe.objects.count() == 0
 
 

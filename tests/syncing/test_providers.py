@@ -21,7 +21,7 @@ from syncing.sinks import CLAIM_DEADLINE_S, RUN_DEADLINE_S
 from tenants import backups as tenant_backups
 from tenants import state_erasure
 from tenants.models import Tenant
-from tests import far_ends, providers
+from tests import providers, sink_servers
 from tests.providers import Provider
 from tests.s3 import name_loopback
 from tests.tenant_state import TENANT, TenantState
@@ -32,12 +32,12 @@ DATA = f"t/{TENANT}/"
 WRITES = ("PUT", "POST", "DELETE")
 
 
-class Behind(far_ends.FarEnd):
+class Behind(sink_servers.SinkServer):
     """A server seen through a provider's behaviour; tests read it directly."""
 
-    def __init__(self, end: far_ends.FarEnd, behaviour: providers.Behaviour, **shown: object) -> None:
-        self.end, self.provider = end, Provider(end.shown["endpoint"], behaviour)
-        self.shown = {**end.shown, "endpoint": self.provider.endpoint, **shown}
+    def __init__(self, end: sink_servers.SinkServer, behaviour: providers.Behaviour, **shown: object) -> None:
+        self.end, self.provider = end, Provider(end.definition["endpoint"], behaviour)
+        self.definition = {**end.definition, "endpoint": self.provider.endpoint, **shown}
         self.secrets, self.has_conditional_writes = end.secrets, end.has_conditional_writes
 
     def keys(self, prefix: str = "") -> dict[str, int]:
@@ -52,7 +52,7 @@ class Behind(far_ends.FarEnd):
 
 @pytest.fixture(scope="session")
 def moto(tmp_path_factory):
-    end = far_ends.MotoS3(tmp_path_factory.mktemp("moto"))
+    end = sink_servers.MotoS3(tmp_path_factory.mktemp("moto"))
     yield end
     end.stop()
 
@@ -179,7 +179,7 @@ def test_a_whole_life(behind, run_tasks, row):
 def test_a_whole_life_without_conditional_writes(behind, s3, run_tasks, row):
     """The same with ``rclone serve s3``."""
     make, flags = (AT_ONCE | ONE_BY_ONE)[row]
-    live(behind(make(), end=far_ends.RcloneS3(s3), rcloneFlags=flags), run_tasks)
+    live(behind(make(), end=sink_servers.RcloneS3(s3), rcloneFlags=flags), run_tasks)
 
 
 REFUSES = {
@@ -318,7 +318,7 @@ def test_a_denied_listing_is_never_taken_for_a_first_time(behind):
 @pytest.mark.parametrize("wrong", [{"accessKeyId": "WRONG"}, {"secretAccessKey": "wrong"}])
 def test_wrong_keys_are_denied_also_where_a_missing_key_is(behind, s3, wrong):
     """A store that answers 403 to a missing key and to wrong keys alike (P4)."""
-    end = behind(providers.PrefixPolicy(), end=far_ends.RcloneS3(s3))
+    end = behind(providers.PrefixPolicy(), end=sink_servers.RcloneS3(s3))
     state = TenantState(end)
     state.write(a="1")
     state.save()
@@ -462,7 +462,7 @@ def named(behind):
 
     def make(behaviour, **shown):
         end = behind(behaviour, **shown)
-        end.shown["endpoint"] = f"http://sink.test:{end.provider.port}"
+        end.definition["endpoint"] = f"http://sink.test:{end.provider.port}"
         return end
 
     return make
@@ -553,7 +553,7 @@ def test_the_documentation_says_of_no_store_what_is_not_tried():
 
 @pytest.fixture
 def dav(tmp_path):
-    end = far_ends.WebDav(tmp_path)
+    end = sink_servers.WebDav(tmp_path)
     made = Behind(end, providers.Behaviour())
     yield made
     made.stop()
@@ -605,6 +605,6 @@ def test_webdavs_own_words_are_kept_without_our_secrets(dav, body, words):
 def test_a_webdav_endpoint_that_is_not_there_is_missing_and_not_empty(dav):
     """404 for everything is an error; only a missing location counts as empty (P4)."""
     assert dav.sink().has_objects("t/none", CLAIM_DEADLINE_S) is False
-    dav.shown["endpoint"] += "/no/such/place"
+    dav.definition["endpoint"] += "/no/such/place"
     with pytest.raises(errors.SinkMissing):
         dav.sink().has_objects("t/none", CLAIM_DEADLINE_S)

@@ -8,7 +8,7 @@ import os
 import pytest
 
 from syncing import patterns
-from tests import far_ends
+from tests import sink_servers
 from tests.pattern_meanings import FILES, MEANINGS
 from tests.tenant_state import LOCATION, UID, TenantState
 
@@ -32,15 +32,15 @@ def read(tenant) -> dict[str, bytes]:
 CASES = [(pattern, "sync") for pattern in ("", *MEANINGS)] + [(pattern, "copy") for pattern in ("", "*.pt", "**/*.log")]
 
 
-@far_ends.SOME
+@sink_servers.SOME
 @pytest.mark.parametrize(("pattern", "mode"), CASES)
-def test_a_pattern_saves_and_restores_what_it_means(far_end, data_dir, transactional_db, pattern, mode):
-    tenant = TenantState(far_end, pattern=pattern, mode=mode)
+def test_a_pattern_saves_and_restores_what_it_means(empty_sink_server, data_dir, transactional_db, pattern, mode):
+    tenant = TenantState(empty_sink_server, pattern=pattern, mode=mode)
     plant(tenant, {name: name.encode() for name in FILES})
     tenant.save()
     matches = patterns.matcher(pattern) or (lambda _name: True)
     wanted = {name: name.encode() for name in FILES if matches(name)}
-    assert set(far_end.keys(LOCATION)) == set(wanted)
+    assert set(empty_sink_server.keys(LOCATION)) == set(wanted)
     tenant.claim()
     assert read(tenant) == wanted
 
@@ -51,10 +51,10 @@ def test_a_pattern_saves_and_restores_what_it_means(far_end, data_dir, transacti
         assert (name in read(tenant)) is (mode == "copy")
 
 
-@far_ends.SOME
+@sink_servers.SOME
 @pytest.mark.parametrize("count", [0, 1, 1000])
-def test_none_one_and_a_thousand_files(far_end, data_dir, transactional_db, count):
-    tenant = TenantState(far_end)
+def test_none_one_and_a_thousand_files(empty_sink_server, data_dir, transactional_db, count):
+    tenant = TenantState(empty_sink_server)
     files = {f"d{number % 7}/f{number}": hashlib.sha256(str(number).encode()).digest() * 8 for number in range(count)}
     plant(tenant, files)
     tenant.save()
@@ -63,30 +63,30 @@ def test_none_one_and_a_thousand_files(far_end, data_dir, transactional_db, coun
     assert read(tenant) == files
 
 
-def test_upload_only_never_restores_and_never_deletes(far_end, data_dir, transactional_db):
-    tenant = TenantState(far_end, direction="upload", mode="copy")
+def test_upload_only_never_restores_and_never_deletes(empty_sink_server, data_dir, transactional_db):
+    tenant = TenantState(empty_sink_server, direction="upload", mode="copy")
     tenant.write(a="1")
     tenant.save()
     tenant.claim()
     assert tenant.look() == {}
     tenant.write(b="2")
     tenant.save()
-    assert set(far_end.keys(LOCATION)) == {"a", "b"}
+    assert set(empty_sink_server.keys(LOCATION)) == {"a", "b"}
 
 
-def test_download_only_is_never_written(far_end, data_dir, transactional_db):
-    far_end.sink().put(f"{LOCATION}/given", b"from outside")
-    tenant = TenantState(far_end, direction="download", mode="copy")
+def test_download_only_is_never_written(empty_sink_server, data_dir, transactional_db):
+    empty_sink_server.sink().put(f"{LOCATION}/given", b"from outside")
+    tenant = TenantState(empty_sink_server, direction="download", mode="copy")
     assert tenant.look() == {"given": "from outside"}
     tenant.write(given="changed", own="x")
     tenant.save()
-    assert far_end.sink().get(f"{LOCATION}/given", 15) == b"from outside"
-    assert set(far_end.keys(LOCATION)) == {"given"}
+    assert empty_sink_server.sink().get(f"{LOCATION}/given", 15) == b"from outside"
+    assert set(empty_sink_server.keys(LOCATION)) == {"given"}
 
 
 @pytest.mark.long
-def test_half_a_gigabyte(far_end, data_dir, transactional_db):
-    tenant = TenantState(far_end)
+def test_half_a_gigabyte(empty_sink_server, data_dir, transactional_db):
+    tenant = TenantState(empty_sink_server)
     with (tenant.state / "big").open("wb") as file:
         for _ in range(500):
             file.write(os.urandom(1_000_000))

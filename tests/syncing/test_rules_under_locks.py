@@ -16,7 +16,7 @@ from syncing import places, services
 from syncing.models import SyncMapping, SyncSpec
 from tenants import claims, validation
 from tenants.models import Assignment
-from tests.asking import problem
+from tests.api_calls import problem
 from tests.make import make_assignment, make_container, make_pool, make_spec, make_sync_spec, make_workload
 
 pytestmark = pytest.mark.django_db(transaction=True)

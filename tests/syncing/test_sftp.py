@@ -12,7 +12,7 @@ from syncing import endpoints, errors, probes, rclone, sinks
 from syncing.jail import rclone_path
 from syncing.models import SyncSpec
 from syncing.sinks import CLAIM_DEADLINE_S, sftp_access
-from tests import far_ends
+from tests import sink_servers
 from tests.make import make_pool, make_sync_spec
 
 pytestmark = pytest.mark.any_database
@@ -22,7 +22,7 @@ KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJcCG1S0GxLmIlxpMBXhDhCsE7qrvs7T6yB7c
 
 @pytest.fixture(scope="module")
 def openssh(tmp_path_factory):
-    end = far_ends.Sftp(tmp_path_factory.mktemp("openssh"))
+    end = sink_servers.Sftp(tmp_path_factory.mktemp("openssh"))
     yield end
     end.stop()
 
@@ -33,7 +33,7 @@ def sftp(openssh):
     return openssh
 
 
-class Password(far_ends.FarEnd):
+class Password(sink_servers.SinkServer):
     """``rclone serve sftp``, which requires a password."""
 
     kind = sinks.SftpSink
@@ -47,9 +47,9 @@ class Password(far_ends.FarEnd):
         command = [rclone_path(), "serve", "sftp", "--addr", f"127.0.0.1:{port}", "--key", str(key), str(self.root)]
         with (directory / "log").open("wb") as log:
             self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-        far_ends.wait_for(port, self.process)
+        sink_servers.wait_for(port, self.process)
         host_key = " ".join((directory / "host.pub").read_text().split()[:2])
-        self.shown = {
+        self.definition = {
             "type": "sftp",
             "host": "localhost",
             "port": port,
@@ -73,8 +73,8 @@ def by_password(tmp_path):
 
 def probe(end, pool="p"):
     """A save and a restore by both clients."""
-    spec = make_sync_spec(make_pool(pool), sink=end.shown, sink_secrets=end.secrets)
-    SyncSpec.objects.filter(pk=spec.pk).update(sink=end.shown, sink_secrets=end.secrets)
+    spec = make_sync_spec(make_pool(pool), sink=end.definition, sink_secrets=end.secrets)
+    SyncSpec.objects.filter(pk=spec.pk).update(sink=end.definition, sink_secrets=end.secrets)
     spec.refresh_from_db()
     one = probes.Probe(spec.resolved_sink(), list(spec.mappings.all()), spec.pk)
     probes.run(one, probes.IN_PROCESS, probes.ANSWER_DEADLINE_S)
@@ -90,7 +90,7 @@ def test_what_the_server_refuses_is_denied_at_both_clients(sftp, data_dir, trans
     if "privateKey" in secrets:
         sftp.make_key("other")
         secrets = {"privateKey": (sftp.directory / "other").read_text()}
-    sink = sinks.resolve(sftp.shown, secrets)
+    sink = sinks.resolve(sftp.definition, secrets)
     with pytest.raises(errors.SinkDenied):
         sink.get("x", CLAIM_DEADLINE_S)
     with pytest.raises(errors.SinkDenied) as raised:
@@ -108,7 +108,7 @@ def run(sink):
 
 
 def test_a_server_with_another_host_key_is_told_nothing(tmp_path, data_dir, transactional_db):
-    end = far_ends.Sftp(tmp_path)
+    end = sink_servers.Sftp(tmp_path)
     sink = end.sink()
     sink.put("t/x/a", b"1")
     run(sink)
@@ -122,7 +122,7 @@ def test_a_server_with_another_host_key_is_told_nothing(tmp_path, data_dir, tran
         with pytest.raises(errors.HostKeyUnknown):
             run(sink)
         assert "Accepted" not in (tmp_path / "sshd.log").read_text().rpartition("Server listening")[2]
-        both = sinks.resolve({**end.shown, "hostKeys": [*end.shown["hostKeys"], end.host_key]}, end.secrets)
+        both = sinks.resolve({**end.definition, "hostKeys": [*end.definition["hostKeys"], end.host_key]}, end.secrets)
         assert both.get("t/x/a", CLAIM_DEADLINE_S) == b"1", "a new key beside the old one is accepted"
         run(both)
     finally:
@@ -132,11 +132,11 @@ def test_a_server_with_another_host_key_is_told_nothing(tmp_path, data_dir, tran
 def test_a_server_without_a_key_of_the_known_kind_is_told_nothing(sftp):
     other = "ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTY="
     with pytest.raises(errors.HostKeyUnknown):
-        sinks.resolve({**sftp.shown, "hostKeys": [other]}, sftp.secrets).get("x", CLAIM_DEADLINE_S)
+        sinks.resolve({**sftp.definition, "hostKeys": [other]}, sftp.secrets).get("x", CLAIM_DEADLINE_S)
 
 
 def test_a_directory_that_is_not_there_is_missing_and_not_made(sftp):
-    sink = sinks.resolve({**sftp.shown, "path": f"{sftp.directory}/none"}, sftp.secrets)
+    sink = sinks.resolve({**sftp.definition, "path": f"{sftp.directory}/none"}, sftp.secrets)
     for ask in (lambda: sink.has_objects("t", CLAIM_DEADLINE_S), lambda: sink.put("t/a", b"1")):
         with pytest.raises(errors.SinkMissing):
             ask()
@@ -156,7 +156,7 @@ def test_no_sink_is_at_the_nodes_own_address_unless_it_is_allowed(sftp, settings
 def test_names_that_are_no_utf_8_and_links(sftp):
     sink, odd = sftp.sink(), "t/odd \udcff\nname"
     sink.put(odd, b"1")
-    os.symlink("/etc/passwd", f"{sftp.shown['path']}/t/link")
+    os.symlink("/etc/passwd", f"{sftp.definition['path']}/t/link")
     assert dict(sink.names("t")) == {odd[2:]: 1}
     assert sink.get(odd, CLAIM_DEADLINE_S) == b"1"
     sink.delete_all("t")
@@ -174,7 +174,7 @@ def test_a_key_is_usable_however_a_form_has_folded_it(sftp):
 def test_secrets_are_kept_for_the_same_server_only(call, sftp):
     make_pool("notes")
     mapping = {"containerPath": "/state", "sinkPath": "t/${tenantId}/", "direction": "bidirectional", "mode": "sync"}
-    shown = {**sftp.shown, "path": f"{sftp.directory}/sftp"}
+    shown = {**sftp.definition, "path": f"{sftp.directory}/sftp"}
     body = {"id": "s", "poolId": "notes", "mappings": [mapping], "policy": {}, "sink": {**shown, **sftp.secrets}}
     made = call("POST", "sync-specs", body)
     assert made.status_code == 201, made.content
@@ -210,7 +210,7 @@ def test_what_no_server_can_be_is_refused(call, data_dir, change, pointer):
 
 def test_spellings_of_one_server_are_one_area(sftp):
     sink = sftp.sink()
-    other = sinks.resolve({**sftp.shown, "host": "localhost"}, sftp.secrets)
+    other = sinks.resolve({**sftp.definition, "host": "localhost"}, sftp.secrets)
     assert sink.area("t") == other.area("t")
     assert endpoints.LOOPBACK in sink.addresses()
 

@@ -42,14 +42,14 @@ def spec(data_dir, tmp_path, monkeypatch):
     monkeypatch.setattr(places, "is_settled", lambda _spec, _sink: True)
     spec = make_sync_spec()
     monkeypatch.setattr(type(spec), "resolved_sink", lambda _self: sink)
-    spec.far_end = sink
+    spec.sink_server = sink
     return spec
 
 
 def ask(spec):
-    type(spec.far_end).questions = []
+    type(spec.sink_server).questions = []
     sink_check = sink_checks.check_spec(spec, "alice")
-    return sink_check, sink_check.answer(), sorted(spec.far_end.questions)
+    return sink_check, sink_check.answer(), sorted(spec.sink_server.questions)
 
 
 def test_a_sink_that_is_not_known_is_asked_by_others_and_a_near_one_by_the_claim_itself(spec):
@@ -64,7 +64,7 @@ def test_a_sink_that_is_not_known_is_asked_by_others_and_a_near_one_by_the_claim
 
 def test_of_a_near_sink_with_a_marker_nothing_more_is_asked(spec):
     ask(spec)
-    type(spec.far_end).marker = MARKER
+    type(spec.sink_server).marker = MARKER
     _, (sink_state,), questions = ask(spec)
 
     assert questions == [("marker", True)]
@@ -74,7 +74,7 @@ def test_of_a_near_sink_with_a_marker_nothing_more_is_asked(spec):
 
 def test_a_sink_that_became_slow_is_asked_by_others_from_then_on_and_the_claims_turn_is_given_away(spec):
     ask(spec)
-    type(spec.far_end).takes_s = 2 * sink_checks.NEAR_S
+    type(spec.sink_server).takes_s = 2 * sink_checks.NEAR_S
     _, _, surprised = ask(spec)
     sink_check, _, later = ask(spec)
 

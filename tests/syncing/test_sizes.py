@@ -19,9 +19,9 @@ from tests import google
 MARKER = Marker("alice", "d", "t/alice", 1, "run", "closed", "2026-01-01T00:00:00Z", Manifest())
 
 
-def test_what_is_longer_than_asked_for_is_not_read(far_end):
+def test_what_is_longer_than_asked_for_is_not_read(empty_sink_server):
     """For each kind of sink; the next query is answered."""
-    sink, content = far_end.sink(), os.urandom(300_000)
+    sink, content = empty_sink_server.sink(), os.urandom(300_000)
     sink.put("t/long", content)
     sink.put("t/short", b"short")
     with sizes.at_most(PLAIN_BYTES):
@@ -83,9 +83,9 @@ def test_a_few_bytes_that_stand_for_many_are_not_unpacked():
         Marker.load(gzip.compress(bytes(50_000_000)), 1_000_000)
 
 
-def test_a_listing_is_bounded_as_a_marker_is(far_end, monkeypatch):
+def test_a_listing_is_bounded_as_a_marker_is(empty_sink_server, monkeypatch):
     """An interrupted save is rolled back to it."""
-    sink, names = far_end.sink(), {f"file {number}": number for number in range(5_000)}
+    sink, names = empty_sink_server.sink(), {f"file {number}": number for number in range(5_000)}
     marker = listings.attach(sink, MARKER, "run", names)
     assert listings.read(sink, marker) == names
     content = sink.get(marker.listing, RUN_DEADLINE_S)

@@ -19,7 +19,7 @@ from syncing import errors, markers
 from syncing.locations import marker_key
 from syncing.markers import Marker
 from syncing.models import SyncRun
-from tests import far_ends
+from tests import sink_servers
 from tests.make import make_spec, make_sync_spec
 from tests.tenant_state import LOCATION, UID, TenantState
 
@@ -56,11 +56,11 @@ def look(tenant) -> dict[bytes, bytes]:
     return found
 
 
-def forgets(far_end) -> None:
+def forgets(empty_sink_server) -> None:
     """Afterwards an embedded S3 holds nothing in memory: it names and times what it reads from its disk."""
-    if isinstance(far_end, far_ends.RcloneS3):
-        far_end.server.stop()
-        far_end.server.start()
+    if isinstance(empty_sink_server, sink_servers.RcloneS3):
+        empty_sink_server.server.stop()
+        empty_sink_server.server.start()
 
 
 # Names --------------------------------------------------------------------------------------------------
@@ -95,7 +95,7 @@ def test_a_rename_from_one_unicode_form_to_the_other_is_a_rename(tenant):
     tenant.claim()
 
     assert look(tenant) == {"e\u0301".encode(): b"one"}
-    assert set(tenant.far_end.keys(LOCATION)) == {"e\u0301"}
+    assert set(tenant.sink_server.keys(LOCATION)) == {"e\u0301"}
 
 
 ODD = [
@@ -107,28 +107,28 @@ ODD = [
 
 def test_names_that_sinks_spell_in_their_own_way_come_back_byte_for_byte(tenant):
     """Invalid UTF-8, control characters and rclone's own quote characters, also after a restart of the server."""
-    names = [name for name in ODD if not (isinstance(tenant.far_end, far_ends.MotoS3) and b"\n" in name)]
+    names = [name for name in ODD if not (isinstance(tenant.sink_server, sink_servers.MotoS3) and b"\n" in name)]
     for number, name in enumerate(names):
         path = put(tenant, name, b"%d" % number)
         os.utime(path, ns=(1_600_000_000_123_456_789, 1_600_000_000_123_456_789))
     os.mkdir(os.fsencode(tenant.state) + b"/empty\xff", 0o755)
     before = look(tenant)
     tenant.save()
-    forgets(tenant.far_end)
-    keys = tenant.far_end.keys(LOCATION)
+    forgets(tenant.sink_server)
+    keys = tenant.sink_server.keys(LOCATION)
     for _ in range(2):
         tenant.lose_host()
         tenant.claim()
         assert look(tenant) == before
         assert os.path.isdir(os.fsencode(tenant.state) + b"/empty\xff")
         tenant.save()
-        forgets(tenant.far_end)
-        assert tenant.far_end.keys(LOCATION) == keys, "nothing new, and nothing gone"
+        forgets(tenant.sink_server)
+        assert tenant.sink_server.keys(LOCATION) == keys, "nothing new, and nothing gone"
 
     os.remove(os.fsencode(tenant.state) + b"/bad\xff\xfe")
     put(tenant, b"caf\xe9", b"changed")
     tenant.save()
-    forgets(tenant.far_end)
+    forgets(tenant.sink_server)
     tenant.claim()
     assert look(tenant) == {**{n: was for n, was in before.items() if n != b"bad\xff\xfe"}, b"caf\xe9": b"changed"}
 
@@ -137,10 +137,10 @@ def test_a_name_that_cannot_be_told_from_part_of_another_fails_by_its_name(tenan
     """Servers that run rclone cannot represent a single byte of a multi-byte character."""
     put(tenant, b"\xbc", b"1")
     put(tenant, COMPOSED, b"2")  # b"\xc3\xbc"
-    if isinstance(tenant.far_end, far_ends.RcloneS3 | far_ends.WebDav):
+    if isinstance(tenant.sink_server, sink_servers.RcloneS3 | sink_servers.WebDav):
         with pytest.raises(errors.Unsaveable, match=r"'\\udcbc'"):
             tenant.save()
-        assert not tenant.far_end.keys(LOCATION)
+        assert not tenant.sink_server.keys(LOCATION)
     else:
         tenant.save()
         tenant.claim()
@@ -149,15 +149,15 @@ def test_a_name_that_cannot_be_told_from_part_of_another_fails_by_its_name(tenan
 
 def test_a_server_that_merges_unicode_forms_is_found_by_the_save_which_names_both(data_dir, transactional_db, tmp_path):
     """The error names the colliding files, distinguishes look-alikes, and does not name correct ones."""
-    far_end = far_ends.WebDav(tmp_path, more=())
+    sink_server = sink_servers.WebDav(tmp_path, more=())
     try:
-        tenant = TenantState(far_end)
+        tenant = TenantState(sink_server)
         for name in ("right", "new\nline", b"\xff", "\u00f6", COMPOSED, DECOMPOSED):
             put(tenant, name, b"same")
         with pytest.raises(errors.SyncFailed) as raised:
             tenant.save()
     finally:
-        far_end.stop()
+        sink_server.stop()
     assert "\\xfc" in raised.value.detail
     assert "u\\u0308" in raised.value.detail
     assert not [name for name in ("right", "line", "udcff", "f6") if name in raised.value.detail]
@@ -180,7 +180,7 @@ def test_names_in_words(name, shown):
 @pytest.mark.parametrize("state", ["closed", "open"])
 def test_what_an_older_client_saved_at_the_embedded_s3_is_found_under_its_names(tenant, state):
     """It listed keys as they were put, and differently after a restart."""
-    if not isinstance(tenant.far_end, far_ends.RcloneS3):
+    if not isinstance(tenant.sink_server, sink_servers.RcloneS3):
         pytest.skip("only there are keys listed in two ways")
     put(tenant, b"bad\xff\xfe", b"1")
     put(tenant, b"ctl\x01\x7f", b"22")
@@ -190,7 +190,7 @@ def test_what_an_older_client_saved_at_the_embedded_s3_is_found_under_its_names(
     marker = Marker.load(tenant.sink.get(key, 15))
     old = replace(marker, names={"bad\u201bFF\u201bFE": 1, "ctl\x01\x7f": 2}, state=state)
     tenant.sink.put(key, old.dump())
-    forgets(tenant.far_end)
+    forgets(tenant.sink_server)
     tenant.claim()
     assert look(tenant) == before
 
@@ -217,7 +217,7 @@ def closed_things(tenant) -> dict[str, int]:
     return modes(tenant)
 
 
-@far_ends.SOME
+@sink_servers.SOME
 def test_a_save_changes_no_mode_on_disk_also_when_it_failed(tenant, monkeypatch):
     """Refused at the first attempt, interrupted, then complete: all modes are as the tenant set them."""
     before = closed_things(tenant)
@@ -243,7 +243,7 @@ def denied(*_: object) -> str:
     raise errors.SinkDenied("403")
 
 
-@far_ends.SOME
+@sink_servers.SOME
 def test_a_periodic_save_reads_what_its_owner_closed(tenant, monkeypatch):
     """``mkdir -m 0000 d`` in a live container does not fail a save, and the save does not make it readable."""
     before = closed_things(tenant)
@@ -258,11 +258,11 @@ def test_a_periodic_save_reads_what_its_owner_closed(tenant, monkeypatch):
     assert look(tenant)[b"closed/in"] == b"closed/in"
 
 
-@far_ends.SOME
+@sink_servers.SOME
 @pytest.mark.parametrize("below", ["", "pg", "a/pg"])
-def test_the_mappings_own_directory_keeps_its_mode(far_end, data_dir, transactional_db, below):
+def test_the_mappings_own_directory_keeps_its_mode(empty_sink_server, data_dir, transactional_db, below):
     """0700 as PostgreSQL requires, at the volume's root and below it, with the parent directories."""
-    tenant = TenantState(far_end, container_path=f"/state/{below}".rstrip("/"))
+    tenant = TenantState(empty_sink_server, container_path=f"/state/{below}".rstrip("/"))
     top = tenant.state
     put(tenant, f"{below}/PG_VERSION".lstrip("/"), b"15")
     wanted = {path: 0o2710 - number for number, path in enumerate(("a", "a/pg") if below == "a/pg" else (below,))}
@@ -277,7 +277,7 @@ def test_the_mappings_own_directory_keeps_its_mode(far_end, data_dir, transactio
     assert (tenant.state / below).stat().st_uid == UID
 
 
-@far_ends.SOME
+@sink_servers.SOME
 def test_setgid_and_sticky_bits_are_kept_and_setuid_is_not(tenant):
     """2775, 1777 and 2755 come back; 4755 comes back as 0755, which docs/workloads.md says."""
     for name, mode in {"group/f": 0o644, "sticky/f": 0o644, "sgid": 0o2755, "suid": 0o4755, "all": 0o6711}.items():
@@ -291,7 +291,7 @@ def test_setgid_and_sticky_bits_are_kept_and_setuid_is_not(tenant):
     assert modes(tenant) == wanted
 
 
-@far_ends.SOME
+@sink_servers.SOME
 def test_a_sync_inward_brings_new_directories_with_their_modes(tenant):
     """Files merged into an existing directory do not change the modes there."""
     put(tenant, "new/deep/f")
@@ -313,7 +313,7 @@ def git(at: Path, *words: str) -> str:
     return done.stdout
 
 
-@far_ends.SOME
+@sink_servers.SOME
 def test_what_people_work_with_goes_on_where_it_was(tenant):
     """A Go module cache (0555, 0444), a repository with a hook, a venv with absolute links."""
     module = put(tenant, "go/pkg/mod/example.com/m@v1.0.0/sub/m.go", b"package m")
@@ -340,7 +340,7 @@ def test_what_people_work_with_goes_on_where_it_was(tenant):
     assert oct(before["repo/.git/HEAD"]) == oct(0o600), "by the umask of this process"
 
     tenant.save()
-    forgets(tenant.far_end)
+    forgets(tenant.sink_server)
     tenant.lose_host()
     tenant.claim()
     assert modes(tenant) == before
@@ -364,7 +364,7 @@ def test_times_come_back_to_the_nanosecond_also_of_what_was_only_touched(tenant)
     path = put(tenant, "a", b"content")
     os.utime(path, ns=(1, 1_500_000_000_123_456_789))
     tenant.save()
-    forgets(tenant.far_end)
+    forgets(tenant.sink_server)
     tenant.lose_host()
     tenant.claim()
     assert (tenant.state / "a").stat().st_mtime_ns == 1_500_000_000_123_456_789
@@ -384,7 +384,7 @@ def test_a_restore_that_does_not_give_a_files_name_back_fails_by_that_name(tenan
         tenant.claim()
 
 
-@far_ends.SOME
+@sink_servers.SOME
 def test_a_marker_of_an_older_version_is_read_and_a_newer_one_is_refused_by_it(tenant):
     """Old manifests lack modes of parents and some times; an older version refuses a manifest that it cannot read."""
     put(tenant, "a", b"1")
@@ -402,7 +402,7 @@ def test_a_marker_of_an_older_version_is_read_and_a_newer_one_is_refused_by_it(t
         Marker.load(json.dumps(kept).encode())
 
 
-@far_ends.SOME
+@sink_servers.SOME
 def test_a_marker_of_many_files_is_short(tenant, monkeypatch):
     """It names every file and its time, and a claim reads it."""
     monkeypatch.setattr(markers, "PLAIN_BYTES", 1000)
@@ -424,9 +424,9 @@ def test_a_marker_of_many_files_is_short(tenant, monkeypatch):
 PART = 5 * 1024**2
 
 
-def in_parts(far_end, name: str, content: bytes) -> None:
+def in_parts(empty_sink_server, name: str, content: bytes) -> None:
     """Put an object as other clients put large ones: its ETag is no MD5."""
-    sink = far_end.sink()
+    sink = empty_sink_server.sink()
     client, key = sink._client(15), {"Bucket": sink.bucket, "Key": f"{LOCATION}/{name}"}
     upload = {**key, "UploadId": client.create_multipart_upload(**key)["UploadId"]}
     parts = []
@@ -451,21 +451,21 @@ def transferred() -> int:
     return int(SyncRun.objects.filter(direction="upload").latest("created_at").steps[0]["transferred"])
 
 
-def only_s3(far_end) -> None:
-    if not isinstance(far_end, far_ends.RcloneS3 | far_ends.MotoS3):
+def only_s3(empty_sink_server) -> None:
+    if not isinstance(empty_sink_server, sink_servers.RcloneS3 | sink_servers.MotoS3):
         pytest.skip("only S3 has objects without an MD5")
 
 
 @pytest.mark.parametrize("mode", ["sync", "copy"])
 def test_a_change_of_the_same_size_in_an_object_that_others_put_in_parts_is_saved(
-    far_end, data_dir, transactional_db, mode
+    empty_sink_server, data_dir, transactional_db, mode
 ):
     """Adopted, restored, changed and saved: the change is restored. Unchanged objects are sent once more."""
-    only_s3(far_end)
+    only_s3(empty_sink_server)
     content = os.urandom(PART) * 2 + b"end"
     for name in ("changed", "same", "elsewhere"):
-        in_parts(far_end, name, content)
-    tenant = TenantState(far_end, mode=mode)
+        in_parts(empty_sink_server, name, content)
+    tenant = TenantState(empty_sink_server, mode=mode)
     changed = overwrite(tenant, "changed")
     tenant.remove("elsewhere")
     tenant.save()
@@ -477,11 +477,11 @@ def test_a_change_of_the_same_size_in_an_object_that_others_put_in_parts_is_save
     assert look(tenant) == {b"changed": changed, b"same": content, **kept}
 
 
-def test_what_was_saved_without_checksums_is_sent_again_with_them(far_end, data_dir, transactional_db):
+def test_what_was_saved_without_checksums_is_sent_again_with_them(empty_sink_server, data_dir, transactional_db):
     """A spec with ``--s3-disable-checksum`` has left multipart objects without a known MD5."""
-    only_s3(far_end)
+    only_s3(empty_sink_server)
     flags = ["--s3-upload-cutoff=5M", "--s3-disable-checksum=true"]
-    tenant = TenantState(far_end)
+    tenant = TenantState(empty_sink_server)
     tenant.spec.sink["rcloneFlags"] = flags
     tenant.spec.save()
     put(tenant, "db.bin", os.urandom(PART) * 2)
@@ -497,15 +497,17 @@ def test_what_was_saved_without_checksums_is_sent_again_with_them(far_end, data_
     assert look(tenant) == {b"db.bin": changed}
 
 
-def test_a_save_that_is_cut_while_it_sends_such_objects_again_is_taken_back(far_end, data_dir, transactional_db):
+def test_a_save_that_is_cut_while_it_sends_such_objects_again_is_taken_back(
+    empty_sink_server, data_dir, transactional_db
+):
     """Objects moved away to be sent again are in the attempt's backup."""
-    only_s3(far_end)
+    only_s3(empty_sink_server)
     content = os.urandom(PART) * 2 + b"end"
-    in_parts(far_end, "db.bin", content)
-    tenant = TenantState(far_end)
+    in_parts(empty_sink_server, "db.bin", content)
+    tenant = TenantState(empty_sink_server)
     overwrite(tenant, "db.bin")
     # The embedded S3 reads an object's MD5 off its disk, however it came.
-    aside = [] if isinstance(far_end, far_ends.RcloneS3) else ["save.unhashed-aside"]
+    aside = [] if isinstance(empty_sink_server, sink_servers.RcloneS3) else ["save.unhashed-aside"]
     for place in (*aside, "save.uploaded"):
         tenant.cut(place)
     tenant.lose_host()
@@ -539,9 +541,9 @@ class Limited(TenantState):
 
     workload = make_spec(resources={"disk_mb": 16})
 
-    def __init__(self, far_end, **mapping) -> None:
+    def __init__(self, empty_sink_server, **mapping) -> None:
         self.homes: list[Path] = []
-        super().__init__(far_end, **mapping)
+        super().__init__(empty_sink_server, **mapping)
 
     def claim(self) -> None:
         try:
@@ -559,16 +561,16 @@ class Limited(TenantState):
 
 
 @pytest.fixture
-def limited(far_end, data_dir, transactional_db):
+def limited(empty_sink_server, data_dir, transactional_db):
     if not quota.is_enforced():
         pytest.skip("needs loop mounts")
-    if not isinstance(far_end, far_ends.Directory | far_ends.RcloneS3):
+    if not isinstance(empty_sink_server, sink_servers.Directory | sink_servers.RcloneS3):
         pytest.skip("the disk is the same whatever the sink")
     made: list[Limited] = []
 
     def make(**mapping) -> Limited:
         made.append(Limited.__new__(Limited))
-        made[0].__init__(far_end, **mapping)
+        made[0].__init__(empty_sink_server, **mapping)
         return made[0]
 
     yield make
@@ -596,7 +598,7 @@ def test_what_would_not_fit_the_disk_limit_when_it_comes_back_is_refused_before_
         tenant.save()
     assert "diskMb 16" in raised.value.detail
     assert "/state/img" in raised.value.detail
-    assert not tenant.far_end.keys()
+    assert not tenant.sink_server.keys()
 
     tenant.remove("img")
     put(tenant, "a", os.urandom(6 * MB))
@@ -604,7 +606,7 @@ def test_what_would_not_fit_the_disk_limit_when_it_comes_back_is_refused_before_
         os.link(tenant.state / "a", tenant.state / name)
     with pytest.raises(errors.TooLarge, match="under one name"):
         tenant.save()
-    assert not tenant.far_end.keys()
+    assert not tenant.sink_server.keys()
 
     tenant.remove("b")
     before = look(tenant)
@@ -644,7 +646,7 @@ def test_a_file_with_holes_that_fits_comes_back_with_its_holes(limited):
 def test_many_small_files_that_fit_come_back(limited):
     """A restore reserves no more space than the files need."""
     tenant = limited()
-    if not isinstance(tenant.far_end, far_ends.Directory):
+    if not isinstance(tenant.sink_server, sink_servers.Directory):
         pytest.skip("a directory is the fastest of them")
     for number in range(2500):
         put(tenant, f"{number % 10}/{number}", b"x")
@@ -685,7 +687,7 @@ def test_what_mode_copy_keeps_at_the_sink_counts_too(limited):
     put(tenant, "new", os.urandom(9 * MB))
     with pytest.raises(errors.TooLarge, match="1 files that the container no longer has"):
         tenant.save()
-    assert set(tenant.far_end.keys(LOCATION)) == {"old"}
+    assert set(tenant.sink_server.keys(LOCATION)) == {"old"}
 
 
 def test_a_sync_inward_that_has_no_room_to_be_staged_says_so(limited):
@@ -698,9 +700,9 @@ def test_a_sync_inward_that_has_no_room_to_be_staged_says_so(limited):
 
 
 @pytest.mark.parametrize(("limits", "named"), [("loop", True), ("watch", True), ("watch", False)])
-def test_what_does_not_fit_a_limit_is_refused_however_that_is_kept(any_far_end, limited, settings, limits, named):
+def test_what_does_not_fit_a_limit_is_refused_however_that_is_kept(any_sink_server, limited, settings, limits, named):
     """With enforced and watched limits, diskMb or the default: no save that a restore would refuse."""
-    if not isinstance(any_far_end, far_ends.Directory):
+    if not isinstance(any_sink_server, sink_servers.Directory):
         pytest.skip("a directory is the fastest of them")
     settings.BOILERHOUSE_DISK_LIMITS = limits
     settings.BOILERHOUSE_DEFAULT_DISK_MB = 16
@@ -718,7 +720,7 @@ def test_what_does_not_fit_a_limit_is_refused_however_that_is_kept(any_far_end, 
             os.link(tenant.state / f"f{number}", tenant.state / f"g{number}")
         with pytest.raises(errors.TooLarge, match=f"5001 files, links and directories when it is restored; {told}"):
             tenant.save()
-        assert not tenant.far_end.keys()
+        assert not tenant.sink_server.keys()
         for number in range(2500):
             tenant.remove(f"g{number}")
         before = look(tenant)

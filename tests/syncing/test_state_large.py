@@ -24,7 +24,7 @@ from syncing.jail import Jail
 from syncing.models import SyncRun
 from syncing.sinks import LocalSink
 from syncing.states import Trigger
-from tests import far_ends
+from tests import sink_servers
 from tests.lines import Line
 from tests.tenant_state import TENANT, UID, TenantState
 
@@ -46,9 +46,9 @@ def make_tenant(s3, line, data_dir, transactional_db, settings):
     settings.BOILERHOUSE_TRANSFER_STALL_S = STALL_S
 
     def make(*flags: str) -> TenantState:
-        end = far_ends.RcloneS3(s3)
+        end = sink_servers.RcloneS3(s3)
         end.clear()
-        end.shown = {**end.shown, "endpoint": line.endpoint, "rcloneFlags": list(flags)}
+        end.definition = {**end.definition, "endpoint": line.endpoint, "rcloneFlags": list(flags)}
         return TenantState(end)
 
     return make
@@ -215,7 +215,10 @@ def test_transfers_with_one_sink_leave_slots_to_others(data_dir, settings):
     with rclone.slot(far_end="slow"), rclone.slot(far_end="slow"):
         with pytest.raises(errors.TransferCancelled), rclone.slot(0, lambda: False, far_end="slow"):
             pass
-        with rclone.slot(0, lambda: False, far_end="other"), rclone.slot(0, lambda: False, far_end="third"):
+        with (
+            rclone.slot(0, lambda: False, far_end="other"),
+            rclone.slot(0, lambda: False, far_end="third"),
+        ):
             pass
 
 

@@ -27,7 +27,7 @@ from syncing.locations import BACKUP_ROOT, marker_key
 from syncing.models import SyncRun, SyncSpec
 from syncing.states import Trigger
 from tenants import upkeep
-from tests import cgroups, far_ends, small_disks
+from tests import cgroups, sink_servers, small_disks
 from tests.tenant_state import LOCATION, TENANT, UID, LiveState
 from tests.waiting import eventually
 
@@ -35,15 +35,15 @@ pytestmark = [pytest.mark.any_database, pytest.mark.slow]
 
 
 @pytest.fixture
-def live(far_end, data_dir, transactional_db):
+def live(empty_sink_server, data_dir, transactional_db):
     with cgroups.group() as runtime_id:
-        yield LiveState(far_end, runtime_id)
+        yield LiveState(empty_sink_server, runtime_id)
 
 
 @pytest.fixture
 def one(s3, data_dir, transactional_db):
     """With one sink, for tests that do not depend on its kind."""
-    from tests.far_ends import RcloneS3
+    from tests.sink_servers import RcloneS3
 
     end = RcloneS3(s3)
     end.clear()
@@ -97,7 +97,7 @@ def test_what_is_written_through_a_mapping_is_in_the_next_save(one):
     assert (one.state / "db").read_bytes()[:5] == b"other"
 
 
-@far_ends.SOME
+@sink_servers.SOME
 def test_files_that_change_all_the_time_never_fail_a_save_and_are_of_one_moment(live):
     """Periodic saves of files that are being written complete, and a restore returns one consistent snapshot."""
     writer = live.start(PAIR)
@@ -132,13 +132,13 @@ for n in itertools.count():
 """
 
 
-@far_ends.SOME
+@sink_servers.SOME
 def test_files_made_and_removed_all_the_time_never_fail_a_save_and_deletes_are_done(live):
     """Saves of a directory with changing files complete, and deleted files are deleted at the sink."""
     live.start(CHURN)
     for _ in range(4):
         live.save()
-        kept = sorted(int(name.partition("/")[2]) for name in live.far_end.keys(LOCATION))
+        kept = sorted(int(name.partition("/")[2]) for name in live.sink_server.keys(LOCATION))
         assert 19 <= len(kept) <= 21
         assert kept == list(range(kept[0], kept[-1] + 1)), "as it was at one moment"
     assert SyncRun.objects.filter(deleted__gt=0).exists()
@@ -160,8 +160,8 @@ def test_only_what_changed_is_copied_and_sent(live):
     assert step["files"] == 20
     run = SyncRun.objects.filter(direction="upload").latest("created_at")
     assert run.deleted == 2
-    assert set(live.far_end.keys(LOCATION)) == set(live.look())
-    kept = {key.rpartition("/")[2] for key in live.far_end.keys(BACKUP_ROOT)}
+    assert set(live.sink_server.keys(LOCATION)) == set(live.look())
+    kept = {key.rpartition("/")[2] for key in live.sink_server.keys(BACKUP_ROOT)}
     assert kept - {"f1"} == {"f2", "f3", "f4"}, "WebDAV tells no checksum, so what was only touched is sent, too"
     assert live.told()["copiedFiles"] == 0
     expected = live.look()
@@ -206,7 +206,7 @@ def test_what_is_known_holds_only_for_the_save_it_came_from(one):
     assert one.told()["copiedFiles"] == 2
 
 
-@far_ends.SOME
+@sink_servers.SOME
 def test_what_a_claim_restored_is_known(live):
     """The first save after a claim sends only the changes."""
     (live.state / "d").mkdir()
@@ -224,7 +224,7 @@ def test_what_a_claim_restored_is_known(live):
     assert live.come_back() == {f"d/f{n}": {1: "y", 2: "z"}.get(n, "x") for n in range(10)}
 
 
-@far_ends.SOME
+@sink_servers.SOME
 def test_what_an_unfinished_save_touched_is_looked_at_again(live):
     """A directory moved away during an interrupted save, and back again, has the same inodes and times."""
     (live.state / "d").mkdir()
@@ -239,11 +239,13 @@ def test_what_an_unfinished_save_touched_is_looked_at_again(live):
     live.write(c="5")
     live.save()
     expected = {"d/a": "1", "b": "4", "c": "5"}
-    assert {name: live.sink.get(f"{LOCATION}/{name}", 15).decode() for name in live.far_end.keys(LOCATION)} == expected
+    assert {
+        name: live.sink.get(f"{LOCATION}/{name}", 15).decode() for name in live.sink_server.keys(LOCATION)
+    } == expected
     assert live.come_back() == expected
 
 
-@far_ends.SOME
+@sink_servers.SOME
 @pytest.mark.parametrize("place", ["save.snapshot-taken", "save.frozen", "save.marker-open", "save.uploaded"])
 def test_a_live_save_that_was_cut_is_taken_back(live, place):
     """Wherever it is interrupted, a restore returns the last complete save, the container continues, nothing is
@@ -264,7 +266,7 @@ def test_a_live_save_that_was_cut_is_taken_back(live, place):
     assert live.come_back() == saved
 
 
-@far_ends.SOME
+@sink_servers.SOME
 def test_closed_directories_are_no_obstacle_and_stay_closed(live):
     """A directory or file without permissions for its owner does not fail a periodic save; its mode is restored."""
     (live.state / "d").mkdir()
@@ -285,7 +287,7 @@ def test_odd_names_come_and_go(live):
     """Names that sinks encode differently are sent, recognised, changed and deleted like others."""
     (live.state / "d").mkdir()
     names = [name for name in ODD if live.sink.type == "s3" or name not in ("bad\udcff", "\u2400")]
-    if live.far_end.has_conditional_writes:
+    if live.sink_server.has_conditional_writes:
         names.remove("new\nline")  # moto cannot
     live.write(**dict.fromkeys(names, "1"))
     settle()
@@ -323,7 +325,7 @@ def test_links_and_fifos_swapped_in_meanwhile_lead_nowhere(one, quiesce):
     saved = set()
     for _ in range(6):
         one.save()
-        for name in one.far_end.keys(LOCATION):
+        for name in one.sink_server.keys(LOCATION):
             assert one.sink.get(f"{LOCATION}/{name}", 15) in (b"mine", b""), name
             saved.add(name)
     assert saved
@@ -380,7 +382,7 @@ def test_copies_keep_holes_times_and_their_bound(tmp_path):
     os.close(handle)
 
 
-@far_ends.SOME
+@sink_servers.SOME
 def test_what_there_is_no_room_to_copy_is_sent_as_it_lies_there(live, settings):
     """Above the limit files are sent while the tenant works; those that change are sent again, or named."""
     settings.BOILERHOUSE_SNAPSHOT_MAX_BYTES = 100_000
@@ -498,7 +500,7 @@ def test_a_freeze_that_cannot_be_done_in_time_is_given_up_and_the_save_goes_on(o
     told = one.told()
     assert told["pointInTime"] is False
     assert "1 ms" in told["reason"]
-    assert len(one.far_end.keys(LOCATION)) == 2000
+    assert len(one.sink_server.keys(LOCATION)) == 2000
 
 
 def test_a_freezer_that_never_reports_frozen_is_let_go(tmp_path):
@@ -576,7 +578,7 @@ def test_a_cancelled_snapshot_leaves_nothing(one, monkeypatch):
     one.write(**{f"f{n}": "x" for n in range(10)})
     with volumes.locked(one.container_id, within_s=30) as lock, pytest.raises(errors.TransferCancelled):
         saves.save(one.target(lock), [one.fresh()], Trigger.INTERVAL, lambda: False)
-    assert not one.far_end.keys(LOCATION)
+    assert not one.sink_server.keys(LOCATION)
     assert not volumes.snapshot_dir(volumes.home(one.container_id)).exists()
     assert not freezer.is_frozen(one.runtime_id)
 
@@ -594,8 +596,8 @@ def test_a_mapping_that_cannot_be_saved_does_not_keep_the_others_from_it(one, se
     one.write(**{"a/large": "x" * 2000, "b/fine": "x"})
     with pytest.raises(errors.Unsaveable, match="large"):
         one.save()
-    assert set(one.far_end.keys(f"t/{TENANT}/b")) == {"fine"}
-    assert not one.far_end.keys(f"t/{TENANT}/a")
+    assert set(one.sink_server.keys(f"t/{TENANT}/b")) == {"fine"}
+    assert not one.sink_server.keys(f"t/{TENANT}/a")
 
 
 def test_what_a_killed_save_left_is_swept(one):
@@ -761,7 +763,7 @@ def test_a_save_uses_reflinks_where_the_containers_lie_on_such_a_file_system(
     s3, data_dir, xfs, transactional_db, settings
 ):
     """A full save and restore with the containers' directory on XFS; the run reports reflinks."""
-    from tests.far_ends import RcloneS3
+    from tests.sink_servers import RcloneS3
 
     settings.BOILERHOUSE_DISK_FLOOR_MB = 16
     (xfs / "containers").mkdir(mode=0o700)
@@ -780,7 +782,7 @@ def test_a_save_uses_reflinks_where_the_containers_lie_on_such_a_file_system(
 
 def test_on_a_full_disk_a_live_save_is_refused_and_a_release_saves(s3, data_dir, tmp_path, transactional_db):
     """Copies of running containers need space, a release needs none; a failed live save loses nothing."""
-    from tests.far_ends import RcloneS3
+    from tests.sink_servers import RcloneS3
 
     end = RcloneS3(s3)
     end.clear()
@@ -818,7 +820,7 @@ def test_a_source_that_is_swapped_for_a_link_is_not_followed_out_of_it(
 ):
     """After the check of a mapping's directory and before rclone, the tenant puts a link to the sandbox's root
     there."""
-    from tests.far_ends import RcloneS3
+    from tests.sink_servers import RcloneS3
 
     settings.BOILERHOUSE_SNAPSHOT_MAX_BYTES = 1000
     end = RcloneS3(s3)

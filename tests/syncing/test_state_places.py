@@ -39,7 +39,7 @@ from syncing.models import Backup, SavedState, SinkPlace, SyncMapping, SyncSpec
 from syncing.sinks import LocalSink, S3Sink
 from syncing.states import Direction, Mode, PlaceState, Trigger
 from tenants import upkeep
-from tests import far_ends
+from tests import sink_servers
 from tests.make import make_pool, make_spec, make_sync_spec
 from tests.providers import FaultyProxy
 from tests.s3 import S3Server
@@ -85,7 +85,7 @@ def served(server):
         environment = {**os.environ, "RCLONE_CONFIG": "/dev/null"}
         process = subprocess.Popen([*command, "--dir-cache-time", "100ms"], env=environment, **quiet)
         running.append(process)
-        far_ends.wait_for(port, process)
+        sink_servers.wait_for(port, process)
         return f"http://127.0.0.1:{port}"
 
     yield serve
@@ -304,7 +304,7 @@ def test_what_is_only_typed_is_not_tried_at_an_alias_either(ask, server, served)
 def down_when_saved(ask, server):
     """The victim's spec is in use; mallory's was saved while its address did not answer."""
     ask("victims", server.json(""), VICTIMS)
-    alias = far_ends.Alias(server)
+    alias = sink_servers.Alias(server)
 
     def save(mapping: dict) -> str:
         made = ask("mallorys", {**server.json(""), "endpoint": alias.endpoint}, mapping)
@@ -427,19 +427,19 @@ def test_a_dead_sink_of_another_spec_holds_nobody_up(ask, server):
 # The object -------------------------------------------------------------------------------------------
 
 
-def forgotten(far_end) -> None:
-    far_end.sink().delete(PLACE_KEY)
+def forgotten(empty_sink_server) -> None:
+    empty_sink_server.sink().delete(PLACE_KEY)
 
 
-def test_all_who_make_it_at_once_end_with_one_id(far_end, monkeypatch):
+def test_all_who_make_it_at_once_end_with_one_id(empty_sink_server, monkeypatch):
     """Eight at once, on sinks that can refuse a second writer and on those that cannot."""
     monkeypatch.setattr(places, "_making", _NoLocks())
     monkeypatch.setattr(places, "SETTLE_S", 1.0)
-    forgotten(far_end)
+    forgotten(empty_sink_server)
     with ThreadPoolExecutor(8) as threads:
-        found = list(threads.map(looked_at, [far_end.sink()] * 8))
+        found = list(threads.map(looked_at, [empty_sink_server.sink()] * 8))
     assert len({seen.id for seen in found}) == 1
-    assert json.loads(far_end.sink().get(PLACE_KEY, 15))["id"] == found[0].id
+    assert json.loads(empty_sink_server.sink().get(PLACE_KEY, 15))["id"] == found[0].id
 
 
 def looked_at(sink) -> places.Observation:
@@ -457,22 +457,24 @@ class _NoLocks:
         return contextlib.nullcontext()
 
 
-def test_it_survives_saves_erasures_and_expiry_and_is_no_tenants_file(far_end, data_dir, transactional_db, settings):
+def test_it_survives_saves_erasures_and_expiry_and_is_no_tenants_file(
+    empty_sink_server, data_dir, transactional_db, settings
+):
     """No operation takes the object for a tenant's file, or restores it to one."""
-    state = TenantState(far_end)
+    state = TenantState(empty_sink_server)
     state.write(a="1")
     state.save()
     state.write(a="2")
     state.save()
-    place = far_end.sink().get(PLACE_KEY, 15)
+    place = empty_sink_server.sink().get(PLACE_KEY, 15)
     assert json.loads(place)["id"] == SyncSpec.objects.get().place["id"]
     state.claim()
     assert state.look() == {"a": "2"}
     settings.BOILERHOUSE_BACKUP_RETENTION_S = -60
     assert backups.expire(state.fresh()) >= 1
     erasure.erase(state.fresh(), TENANT, lambda: True)
-    assert far_end.sink().get(PLACE_KEY, 15) == place
-    assert far_end.keys() == {}
+    assert empty_sink_server.sink().get(PLACE_KEY, 15) == place
+    assert empty_sink_server.keys() == {}
 
 
 @pytest.mark.parametrize("pattern", ["", "**", "*.txt"])

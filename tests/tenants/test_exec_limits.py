@@ -15,7 +15,7 @@ from pools.states import ContainerState
 from tenants import activity
 from tenants.models import Assignment
 from tenants.states import AssignmentState
-from tests.asking import problem
+from tests.api_calls import problem
 from tests.make import make_assignment
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -23,8 +23,8 @@ from syncing.states import Direction, Trigger
 from tenants import releases, syncs, upkeep
 from tenants.models import Assignment
 from tenants.states import AssignmentState
-from tests.at_work import hold
-from tests.queued import queued_tasks
+from tests.fake_engine_rows import hold
+from tests.task_queue import queued_tasks
 
 pytestmark = pytest.mark.any_database
 

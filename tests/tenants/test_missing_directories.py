@@ -25,7 +25,7 @@ from syncing.states import Direction, Trigger
 from tenants import idle, preparation, releases, syncs, upkeep
 from tenants.models import Assignment
 from tenants.states import AssignmentState, ReleaseStep
-from tests.at_work import hold
+from tests.fake_engine_rows import hold
 from tests.make import make_assignment, make_container, make_spec
 
 pytestmark = pytest.mark.any_database

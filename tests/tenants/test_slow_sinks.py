@@ -23,10 +23,10 @@ from syncing.states import Direction, SyncRunState, Trigger
 from tenants import claims, errors, preparation, releases, sink_runs, syncs
 from tenants.models import Assignment
 from tenants.states import AssignmentState
-from tests import far_ends, hung
-from tests.at_work import hold, outcome, warm, work
+from tests import hung_mounts, sink_servers
+from tests.fake_engine_rows import hold, outcome, warm, work
 from tests.make import make_pool, make_sync_spec
-from tests.queued import queued_tasks
+from tests.task_queue import queued_tasks
 
 pytestmark = pytest.mark.any_database
 
@@ -34,13 +34,13 @@ pytestmark = pytest.mark.any_database
 @pytest.fixture
 def pools(data_dir, transactional_db, s3, fake_engine):
     """Two pools with separate sinks: the same server with two names."""
-    end = far_ends.RcloneS3(s3)
+    end = sink_servers.RcloneS3(s3)
     end.clear()
     made = []
     for host in ("127.0.0.1", "localhost"):
         pool = make_pool()
         endpoint = f"http://{host}:{s3.port}"
-        sink = {**end.shown, "endpoint": endpoint, "prefix": f"{host}/"}
+        sink = {**end.definition, "endpoint": endpoint, "prefix": f"{host}/"}
         make_sync_spec(pool, sink=sink, sink_secrets=end.secrets)
         made.append(pool)
     return made
@@ -64,9 +64,9 @@ def holding(settings, monkeypatch, serve):
 def test_claims_wait_in_the_queue_while_the_sink_holds_as_many_workers_as_it_may(s3, pools, holding, monkeypatch):
     """The last worker is for claims with other sinks; waiting work is retried later."""
     runtime = get_runtime()
-    end = far_ends.RcloneS3(s3)
-    slow = warm(runtime, end.shown, end.secrets)
-    other = warm(runtime, {**end.shown, "endpoint": f"http://localhost:{s3.port}", "prefix": "o/"}, end.secrets)
+    end = sink_servers.RcloneS3(s3)
+    slow = warm(runtime, end.definition, end.secrets)
+    other = warm(runtime, {**end.definition, "endpoint": f"http://localhost:{s3.port}", "prefix": "o/"}, end.secrets)
     monkeypatch.setattr(preparation, "prepare_here", lambda assignment, *_: hand_on(assignment))
     holding("claim", slow)
     waiting = claims.begin(claims.Claim(tenant_id="mia", pool_id=slow.pk))
@@ -163,8 +163,8 @@ def test_work_at_the_sink_alone_waits_too(pools, holding, monkeypatch):
 def test_a_claim_whose_container_is_held_goes_back_to_the_queue(s3, pools, monkeypatch):
     """Its owner may be stuck for ever; no thread of the web process and no worker waits for it."""
     monkeypatch.setattr(preparation, "LOCKED_S", 0.05)
-    end = far_ends.RcloneS3(s3)
-    pool = warm(get_runtime(), end.shown, end.secrets)
+    end = sink_servers.RcloneS3(s3)
+    pool = warm(get_runtime(), end.definition, end.secrets)
     with ExitStack() as held:
         for container in pool.containers.all():
             held.enter_context(volumes.locked(container.pk))
@@ -179,8 +179,8 @@ def test_a_claim_whose_container_is_held_goes_back_to_the_queue(s3, pools, monke
 
 def test_a_long_marker_is_read_by_a_worker(s3, pools, monkeypatch):
     """The web process reads only a small marker's size, whatever the sink sends."""
-    end = far_ends.RcloneS3(s3)
-    pool = warm(get_runtime(), end.shown, end.secrets)
+    end = sink_servers.RcloneS3(s3)
+    pool = warm(get_runtime(), end.definition, end.secrets)
     location, sink = pool.sync_specs.get().mappings.get().location("mia"), pool.sync_specs.get().resolved_sink()
     names = [f"d{number}" for number in range(8_000)]
     marker = Marker("mia", "d", location, 1, "run", "closed", "2026-01-01T00:00:00Z", Manifest(empty_dirs=names))
@@ -198,8 +198,8 @@ def test_a_long_marker_is_read_by_a_worker(s3, pools, monkeypatch):
 
 def test_a_marker_that_no_worker_reads_fails_the_claim_in_words(s3, pools, monkeypatch):
     """An error of that sink."""
-    end = far_ends.RcloneS3(s3)
-    pool = warm(get_runtime(), end.shown, end.secrets)
+    end = sink_servers.RcloneS3(s3)
+    pool = warm(get_runtime(), end.definition, end.secrets)
     location, sink = pool.sync_specs.get().mappings.get().location("mia"), pool.sync_specs.get().resolved_sink()
     monkeypatch.setattr(sizes, "MOST_BYTES", 100_000)
     sink.put(marker_key(location), bytes(100_001))
@@ -218,7 +218,7 @@ def test_claims_at_a_directory_that_hangs_fail_in_time_and_others_go_on(data_dir
     monkeypatch.setattr(sink_checks, "_silent_since", {})
     dead = warm(get_runtime(), {"type": "local", "path": f"{root}/nfs"}, {})
     alive = warm(get_runtime(), {"type": "local", "path": f"{root}/disk"}, {})
-    with hung.mounted(root / "nfs"):
+    with hung_mounts.hung_mount(root / "nfs"):
         for tenant in ("mia", "max"):
             with pytest.raises(errors.RestoreFailed, match="has not answered within"):
                 outcome(dead, tenant)

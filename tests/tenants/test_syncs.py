@@ -17,7 +17,7 @@ from tenants.models import Assignment
 from tenants.spec_status import spec_status
 from tenants.states import AssignmentState
 from tests.make import make_held, make_pool, make_sync_spec
-from tests.queued import queued_tasks
+from tests.task_queue import queued_tasks
 
 MINUTE_MS = 60_000
 

@@ -12,9 +12,9 @@ from pools.runtime import get_runtime
 from syncing import sink_checks
 from tenants import claims, errors, preparation, upkeep
 from tenants.models import Assignment
-from tests import far_ends, providers
-from tests.at_work import outcome, warm, work
-from tests.dripping import Dripping
+from tests import providers, sink_servers
+from tests.endless_server import EndlessServer
+from tests.fake_engine_rows import outcome, warm, work
 
 pytestmark = pytest.mark.any_database
 
@@ -31,9 +31,9 @@ def provider(s3, monkeypatch):
 @pytest.fixture
 def pool(provider, s3, transactional_db, data_dir, fake_engine):
     """A pool with three warm containers and a sink behind the provider."""
-    end = far_ends.RcloneS3(s3)
+    end = sink_servers.RcloneS3(s3)
     end.clear()
-    return warm(fake_engine, {**end.shown, "endpoint": provider.endpoint}, end.secrets)
+    return warm(fake_engine, {**end.definition, "endpoint": provider.endpoint}, end.secrets)
 
 
 def refused(kind, times):
@@ -101,8 +101,8 @@ def test_a_message_that_was_lost_is_found(pool, provider, monkeypatch):
 def test_claims_at_a_sink_that_drips_fail_in_time_and_those_at_another_go_on(pool, s3, monkeypatch, serve):
     """The first one occupies its thread until the deadline; then the sink gets one thread and one worker at a time."""
     monkeypatch.setattr(sink_checks, "PATIENT_DEADLINE_S", 1.5)
-    end, dripping = far_ends.RcloneS3(s3), Dripping(b"")
-    slow = warm(get_runtime(), {**end.shown, "endpoint": f"http://127.0.0.1:{dripping.port}"}, end.secrets)
+    end, endless_server = sink_servers.RcloneS3(s3), EndlessServer(b"")
+    slow = warm(get_runtime(), {**end.definition, "endpoint": f"http://127.0.0.1:{endless_server.port}"}, end.secrets)
     began = time.monotonic()
     with pytest.raises(errors.RestoreFailed, match="has not answered within"):
         outcome(slow, "mallory")
@@ -112,15 +112,15 @@ def test_claims_at_a_sink_that_drips_fail_in_time_and_those_at_another_go_on(poo
         handed_on = claims.begin(claims.Claim(tenant_id="mia", pool_id=slow.pk))
         assert handed_on.assigned is None
     serve("claim")
-    asked = dripping.asked
+    asked = endless_server.requests
     with slow_work.entered_slow(is_slow=True):
         assert work() >= 1
         mia = Assignment.objects.get(tenant_id="mia")
-        assert (mia.state, mia.owner, dripping.asked) == ("pending", None, asked)
+        assert (mia.state, mia.owner, endless_server.requests) == ("pending", None, asked)
         assert "tenants.tasks.prepare" in [one.task["func"] for one in OrmQ.objects.all()], "back in the queue"
         assert outcome(pool, "bob").state == "assigned"
     serve("")
     with pytest.raises(errors.RestoreFailed):
         while claims.settle(handed_on, time.time() + 20) is None:
             work()
-    dripping.close()
+    endless_server.close()

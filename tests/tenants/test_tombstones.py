@@ -15,7 +15,7 @@ from pools.models import Container, ContainerUsage, LastOutput, Tombstone
 from pools.nodes import here
 from pools.states import ContainerState
 from tenants import releases, state_erasure
-from tests.at_work import hold
+from tests.fake_engine_rows import hold
 from tests.fake_runtime import Line
 from tests.make import make_container, make_pool
 

@@ -38,7 +38,7 @@ from syncing.states import Direction
 from tenants import activity, disks, previews, releases, removals, state_erasure, syncs, upkeep
 from tenants.models import Assignment
 from tenants.states import AssignmentState, ReleaseStep
-from tests.asking import Call, problem
+from tests.api_calls import Call, problem
 from tests.conftest import unmount_below
 from tests.fake_runtime import FakeRuntime
 from tests.make import make_assignment, make_container, make_pool, make_spec, make_sync_spec

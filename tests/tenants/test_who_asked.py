@@ -22,7 +22,7 @@ from tenants import aborts, claims, releases, removals, sink_runs, syncs, upkeep
 from tenants.errors import ClaimTimeout
 from tenants.models import Assignment, Tenant
 from tenants.states import AssignmentState
-from tests.at_work import hold, warm, work
+from tests.fake_engine_rows import hold, warm, work
 from tests.make import make_container, make_sync_spec
 from tests.pages import text_of
 

@@ -35,7 +35,7 @@ def activity(request: HttpRequest) -> HttpResponse:
         request, address, span, filters.rows(),
         among=filters.among(), when="created_at", chips=filters.chips(), is_indexed=filters.is_indexed,
     )  # fmt: skip
-    if exports.wanted(request):
+    if exports.is_requested(request):
         return exports.as_csv("activity", journal.all(), COLUMNS)
     context: dict[str, Any] = {
         "list": journal, "days": _days(filters, journal), "filters": filters, "presets": presets(address, span),

@@ -45,7 +45,7 @@ def changes(request: HttpRequest) -> HttpResponse:
     journal = Journal(
         request, address, span, rows, among=among, when="at", chips=_chips(address, span), is_indexed=rows is among
     )
-    if exports.wanted(request):
+    if exports.is_requested(request):
         return exports.as_csv("changes", journal.all(), COLUMNS)
     shown = {change.pk: change for change in change_words.changes(journal.rows)}
     labels = {"": "All", **{name: text for name, (text, _) in change_words.PARTS.items()}}

@@ -26,7 +26,7 @@ from boilerhouse.notifications import deliveries, mutes, targets
 from boilerhouse.notifications.api.serializers import NotificationInput, render_target
 from boilerhouse.notifications.models import Delivery, Target
 from boilerhouse.notifications.states import DEFAULT_RULES, RULES, DeliveryState, TargetKind
-from boilerhouse.notifications.targets import Wanted
+from boilerhouse.notifications.targets import TargetSettings
 
 TYPES = [
     (TargetKind.WEBHOOK.value, "Webhook, signed"),
@@ -69,7 +69,7 @@ def _rules(chosen: Sequence[str]) -> list[tuple[str, str, bool]]:
     return [(kind.value, RULE_WORDS[kind], kind.value in chosen) for kind in RULES]
 
 
-def _read(form: ApiForm, posted: QueryDict, stored: Target | None = None) -> Wanted | None:
+def _read(form: ApiForm, posted: QueryDict, stored: Target | None = None) -> TargetSettings | None:
     """What was submitted; None if there are errors, which the form then shows."""
     chosen = [name for name in posted.getlist("kinds") if name in RULES]
     more: dict[str, Any] = {"kinds": chosen} if chosen else {}
@@ -80,7 +80,7 @@ def _read(form: ApiForm, posted: QueryDict, stored: Target | None = None) -> Wan
     if data is not None and not chosen:
         form.add(Invalid(FieldError("/kinds", "Choose at least one kind of cause.", "required")))
         data = None
-    return None if data is None else NotificationInput.to_wanted(data)
+    return None if data is None else NotificationInput.settings_of(data)
 
 
 def _new_form() -> ApiForm:
@@ -107,17 +107,17 @@ def _list(request: HttpRequest) -> HttpResponse:
 @action(Role.ADMIN)
 def _create(request: HttpRequest) -> HttpResponse:
     form = _new_form()
-    wanted = _read(form, request.POST)
-    if wanted is None:
+    settings = _read(form, request.POST)
+    if settings is None:
         return _list_page(request, form, request.POST.getlist("kinds"), 422)
     if not forms.is_first(request):
         messages.warning(request, "This form was sent before. No other notification was created.")
         return HttpResponseRedirect(reverse("notifications"), status=303)
     try:
-        made, secret = targets.create(id=None, wanted=wanted)
+        made, secret = targets.create(id=None, settings=settings)
     except Conflict as error:
         form.add(error)
-        return _list_page(request, form, wanted.kinds, 422)
+        return _list_page(request, form, settings.kinds, 422)
     if not secret:
         messages.success(request, f"Notification {made.pk} created. Send a test to try it.")
         return HttpResponseRedirect(reverse("notification", args=[made.pk]), status=303)
@@ -164,10 +164,10 @@ def _show(request: HttpRequest, notification_id: str) -> HttpResponse:
 def _change(request: HttpRequest, notification_id: str) -> HttpResponse:
     target = targets.find(notification_id)
     form = _edit_form(target)
-    wanted = _read(form, request.POST, target)
-    if wanted is None:
+    settings = _read(form, request.POST, target)
+    if settings is None:
         return _target_page(request, target, form, request.POST.getlist("kinds"), 422)
-    targets.replace(target, wanted)
+    targets.replace(target, settings)
     messages.success(request, "Notification saved." if target.disabled_at is None else "Notification enabled again.")
     return HttpResponseRedirect(reverse("notification", args=[notification_id]), status=303)
 

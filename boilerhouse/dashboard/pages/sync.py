@@ -69,7 +69,7 @@ def monitor(request: HttpRequest) -> HttpResponse:
         Choice("trigger", "trigger", "trigger", Trigger.choices),
     ]
     history = RunHistory(request, SyncRun.objects.all(), choices)
-    if exports.wanted(request):
+    if exports.is_requested(request):
         return exports.as_csv("sync-runs", history.listing.all, COLUMNS)
     count = unfinished.count()
     span = charts.asked_range(request.GET.get("range", "24h"))

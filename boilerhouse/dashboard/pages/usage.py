@@ -38,7 +38,7 @@ COLUMNS: exports.Columns = [
 @page(Role.ADMIN)
 def usage(request: HttpRequest) -> HttpResponse:
     month = _month(request)
-    if exports.wanted(request):
+    if exports.is_requested(request):
         return _file(month, TenantUsage.Period.DAY if request.GET.get("by") == "day" else TenantUsage.Period.MONTH)
     rows = tenant_usage.of_month(month)
     shown = Listing(

@@ -19,7 +19,7 @@ from boilerhouse.core.errors import FieldError, Invalid
 from boilerhouse.notifications import addresses, signing
 from boilerhouse.notifications.models import Delivery, Target
 from boilerhouse.notifications.states import DEFAULT_RULES, RULES, DeliveryState, Moment, TargetKind
-from boilerhouse.notifications.targets import Wanted
+from boilerhouse.notifications.targets import TargetSettings
 from pools.api.serializers import IdField
 from pools.models import Pool
 
@@ -140,13 +140,13 @@ class NotificationInput(ApiSerializer):
             raise ValidationError(wrong)
         return attrs
 
-    def wanted(self) -> Wanted:
-        return self.to_wanted(self.validated_data)
+    def settings(self) -> TargetSettings:
+        return self.settings_of(self.validated_data)
 
     @staticmethod
-    def to_wanted(data: dict[str, Any]) -> Wanted:
+    def settings_of(data: dict[str, Any]) -> TargetSettings:
         """What is left out has its default, except for secrets, which stay as stored."""
-        return Wanted(
+        return TargetSettings(
             name=data["name"], kind=data["type"], url=data.get("url"), secret=data.get("secret"),
             recipients=data.get("recipients", []), kinds=list(dict.fromkeys(data.get("kinds", DEFAULT_RULES))),
             pool_ids=data.get("pool_ids", []), is_on=data.get("enabled", True), muted_until=data.get("muted_until"),

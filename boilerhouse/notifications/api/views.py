@@ -50,7 +50,7 @@ class NotificationListView(ApiView):
     )
     def post(self, request: Any) -> Response:
         body = self.read(NotificationInput)
-        target, secret = targets.create(id=body.validated_data.get("id"), wanted=body.wanted())
+        target, secret = targets.create(id=body.validated_data.get("id"), settings=body.settings())
         shown = render_target(target)
         return Response({**shown, "secret": secret or None}, 201, headers={"ETag": self.etag(shown)})
 
@@ -77,7 +77,7 @@ class NotificationView(ApiView):
         self.check_match(render_target(target))
         body = self.read(NotificationInput, stored=target)
         check_same_id(dict(body.validated_data), notification_id)
-        targets.replace(target, body.wanted(), check=lambda locked: self.check_match(render_target(locked)))
+        targets.replace(target, body.settings(), check=lambda locked: self.check_match(render_target(locked)))
         return self.with_etag(render_target(targets.find(notification_id)))
 
     @operation(

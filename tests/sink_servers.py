@@ -39,7 +39,7 @@ def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
 
 
 def clear_directory(root: Path) -> None:
-    """``FarEnd.clear`` for one whose objects are files here, without the processes that a sink starts for each step."""
+    """``SinkServer.clear`` for one whose objects are files here, without the processes that a sink starts for each step."""
     for name in (BACKUP_ROOT, "t"):
         if (root / name).exists():
             shutil.rmtree(root / name)
@@ -50,12 +50,12 @@ def clear_directory(root: Path) -> None:
             path.unlink()
 
 
-class FarEnd:
+class SinkServer:
     """One sink as a spec names it, and a look at what lies there."""
 
     kind: type[Sink]
-    """Of which it is a far end; ``test_kinds`` asks that every kind has one."""
-    shown: dict[str, Any]
+    """The kind that it serves; ``test_kinds`` checks that every kind has a server."""
+    definition: dict[str, Any]
     secrets: dict[str, Any] | None = None
     has_conditional_writes = False
 
@@ -65,7 +65,7 @@ class FarEnd:
         return cls(directory)  # type: ignore[call-arg]
 
     def sink(self) -> Sink:
-        return sinks.resolve(self.shown, self.secrets or {})
+        return sinks.resolve(self.definition, self.secrets or {})
 
     def keys(self, prefix: str = "") -> dict[str, int]:
         """Every object below the prefix with its size; without one, everything that tests put there."""
@@ -86,7 +86,7 @@ class FarEnd:
         pass
 
 
-class RcloneS3(FarEnd):
+class RcloneS3(SinkServer):
     kind = sinks.S3Sink
 
     @classmethod
@@ -97,10 +97,10 @@ class RcloneS3(FarEnd):
         self.server = server
         body = server.json("")
         self.secrets = {"accessKeyId": server.access_key, "secretAccessKey": str(body.pop("secretAccessKey"))}
-        self.shown = body
+        self.definition = body
 
 
-class MotoS3(FarEnd):
+class MotoS3(SinkServer):
     """moto: an S3 of its own kind, in memory, that honours conditional writes."""
 
     has_conditional_writes = True
@@ -113,7 +113,7 @@ class MotoS3(FarEnd):
         with (directory / "moto.log").open("wb") as log:
             self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
         wait_for(port, self.process)
-        self.shown = {
+        self.definition = {
             "type": "s3", "bucket": "testbucket", "region": "us-east-1", "prefix": "",
             "endpoint": f"http://127.0.0.1:{port}", "accessKeyId": "AKIDMOTO",
         }  # fmt: skip
@@ -125,7 +125,7 @@ class MotoS3(FarEnd):
         self.process.wait(timeout=10)
 
 
-class Directory(FarEnd):
+class Directory(SinkServer):
     kind = sinks.LocalSink
 
     @classmethod
@@ -135,7 +135,7 @@ class Directory(FarEnd):
     def __init__(self, root: Path) -> None:
         root.mkdir()
         self.root = root
-        self.shown = {"type": "local", "path": str(root)}
+        self.definition = {"type": "local", "path": str(root)}
 
     def sink(self) -> Sink:
         return sinks.LocalSink(self.root)
@@ -144,7 +144,7 @@ class Directory(FarEnd):
         clear_directory(self.root)
 
 
-class WebDav(FarEnd):
+class WebDav(SinkServer):
     """``rclone serve webdav`` behind a password."""
 
     kind = sinks.WebDavSink
@@ -160,7 +160,7 @@ class WebDav(FarEnd):
             )
         wait_for(port, self.process)
         token = base64.b64encode(b"dav:dav-secret").decode()
-        self.shown = {"type": "http", "endpoint": f"http://127.0.0.1:{port}", "headers": {"Authorization": None}}
+        self.definition = {"type": "http", "endpoint": f"http://127.0.0.1:{port}", "headers": {"Authorization": None}}
         self.secrets = {"headers": {"Authorization": f"Basic {token}"}}
         self.root = directory / "dav"
 
@@ -168,7 +168,7 @@ class WebDav(FarEnd):
         """Through the server, which would go on listing for a second what is taken from its directory."""
         markers = [f"{MARKER_ROOT}/{one.name}" for one in (self.root / MARKER_ROOT).glob("*")]
         for name in ("t", BACKUP_ROOT, *(one for one in markers if one != PLACE_KEY)):
-            url = f"{self.shown['endpoint']}/{name}"
+            url = f"{self.definition['endpoint']}/{name}"
             answer = requests.delete(url, headers=self.secrets["headers"], timeout=15)
             assert answer.ok or answer.status_code == 404, answer.text
 
@@ -177,7 +177,7 @@ class WebDav(FarEnd):
         self.process.wait(timeout=10)
 
 
-class Gcs(FarEnd):
+class Gcs(SinkServer):
     """fake-gcs-server, which asks for no credentials, behind one who does."""
 
     has_conditional_writes = True
@@ -200,7 +200,7 @@ class Gcs(FarEnd):
         wait_for(port, self.process)
         bucket = requests.post(f"http://127.0.0.1:{port}/storage/v1/b", json={"name": "testbucket"}, timeout=10)
         assert bucket.ok, bucket.text
-        self.shown = {"type": "gcs", "bucket": "testbucket", "prefix": "", "endpoint": self.front.endpoint}
+        self.definition = {"type": "gcs", "bucket": "testbucket", "prefix": "", "endpoint": self.front.endpoint}
         self.secrets = {"serviceAccountKey": self.account.document()}
 
     def stop(self) -> None:
@@ -209,7 +209,7 @@ class Gcs(FarEnd):
         self.process.wait(timeout=10)
 
 
-class Azure(FarEnd):
+class Azure(SinkServer):
     """Azurite, which checks the signature of each request."""
 
     has_conditional_writes = True
@@ -229,7 +229,7 @@ class Azure(FarEnd):
         with (directory / "azurite.log").open("wb") as log:
             self.process = subprocess.Popen(command, env=environment, cwd=directory, stdout=log, stderr=log)
         wait_for(port, self.process)
-        self.shown = {
+        self.definition = {
             "type": "azureblob", "account": "tests", "container": "states", "prefix": "",
             "endpoint": f"http://127.0.0.1:{port}/tests",
         }  # fmt: skip
@@ -243,7 +243,7 @@ class Azure(FarEnd):
         self.process.wait(timeout=10)
 
 
-class Sftp(FarEnd):
+class Sftp(SinkServer):
     """Debian's OpenSSH server, which lets root in by a key."""
 
     kind = sinks.SftpSink
@@ -260,7 +260,7 @@ class Sftp(FarEnd):
             "PermitRootLogin prohibit-password\nSubsystem sftp internal-sftp\nForceCommand internal-sftp\n"
         )
         self.run()
-        self.shown = {
+        self.definition = {
             "type": "sftp", "host": "127.0.0.1", "port": self.port, "user": "root", "path": str(directory / "sftp"),
             "hostKeys": [self.host_key],
         }  # fmt: skip
@@ -332,7 +332,7 @@ class Alias:
             self.process.wait(timeout=10)
 
 
-ENDS: dict[str, type[FarEnd]] = {
+ENDS: dict[str, type[SinkServer]] = {
     "rclone-s3": RcloneS3,
     "moto-s3": MotoS3,
     "local": Directory,
@@ -345,12 +345,14 @@ ENDS: dict[str, type[FarEnd]] = {
 
 _SOME = ("rclone-s3", "local")
 SOME = pytest.mark.parametrize(
-    "any_far_end", [pytest.param(one, marks=() if one in _SOME else pytest.mark.long) for one in ENDS], indirect=True
+    "any_sink_server",
+    [pytest.param(one, marks=() if one in _SOME else pytest.mark.long) for one in ENDS],
+    indirect=True,
 )
 """Of a test whose subject is at this end, whatever the sink: an S3 and a directory, and with make test-long all."""
 
 
-def start(name: str, directory: Path, server: S3Server) -> Iterator[FarEnd]:
+def start(name: str, directory: Path, server: S3Server) -> Iterator[SinkServer]:
     """One of ``ENDS``, until the iterator is closed."""
     end = ENDS[name].start(directory, server)
     try:

@@ -7,17 +7,17 @@ import socket
 import threading
 import time
 
-from tests.listening import stop_listening
+from tests.listeners import stop_listener
 
 
-class Dripping:
+class EndlessServer:
     """A server that takes each request and sends one byte of an answer every tenth of a second, for ever."""
 
     def __init__(self, at_once: bytes) -> None:
         self._at_once = at_once
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.port = self._listening.getsockname()[1]
-        self.asked = self.open = 0
+        self.requests = self.open = 0
         threading.Thread(target=self._serve, daemon=True).start()
 
     def _serve(self) -> None:
@@ -29,7 +29,7 @@ class Dripping:
         with contextlib.suppress(OSError), connection:
             if not connection.recv(65536):
                 return  # given up at its deadline before it has asked
-            self.asked += 1
+            self.requests += 1
             self.open += 1
             try:
                 connection.sendall(self._at_once)
@@ -40,4 +40,4 @@ class Dripping:
                 self.open -= 1
 
     def close(self) -> None:
-        stop_listening(self._listening)
+        stop_listener(self._listening)

@@ -16,7 +16,7 @@ from tenants.models import Assignment
 CONVERGED_S = 30
 
 
-def what_is_wrong(pool: str) -> str:
+def disagreement(pool: str) -> str:
     """Empty when the pool has its size, rows and engine and disk agree, and nothing is under way."""
     from pools.models import Pool
 
@@ -40,9 +40,9 @@ def what_is_wrong(pool: str) -> str:
     return "; ".join(f"{d.kind} {d.subject} {d.detail}" for d in drift)
 
 
-def converges(pool: str, seconds: float = CONVERGED_S) -> None:
+def wait_until_converged(pool: str, seconds: float = CONVERGED_S) -> None:
     deadline = time.monotonic() + seconds
-    while wrong := what_is_wrong(pool):
+    while wrong := disagreement(pool):
         assert time.monotonic() < deadline, wrong
         time.sleep(0.3)
 

@@ -1,4 +1,4 @@
-"""Events to send, and the process that sends them."""
+"""Bursts of events, and the web process that sends them to its clients."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from boilerhouse.core.events import emit
 
 
-def say(pool: str, count: int = 1, **more: Any) -> None:
+def emit_events(pool: str, count: int = 1, **more: Any) -> None:
     for number in range(count):
         emit("pool.scaled", pool_id=pool, number=number, **more)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 
 
-def stop_listening(listener: socket.socket) -> None:
+def stop_listener(listener: socket.socket) -> None:
     """Close the socket, and have the thread that waits in its ``accept`` raise OSError.
 
     ``close`` alone leaves the thread there. The next signal, such as the end of a child, makes the kernel begin the call

@@ -16,7 +16,7 @@ DETACH = 2
 
 
 @contextlib.contextmanager
-def mounted(at: Path) -> Iterator[None]:
+def hung_mount(at: Path) -> Iterator[None]:
     """Mount a FUSE file system without a server over the directory. Processes that wait there can be killed."""
     device = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
     try:
@@ -32,7 +32,7 @@ def mounted(at: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def frozen(directory: Path) -> Iterator[Path]:
+def frozen_mount(directory: Path) -> Iterator[Path]:
     """An ext4 that accepts no write until ``thaw``: a writer waits, and not even SIGKILL ends it."""
     with small_disks.mounted(directory, 16) as mount:
         subprocess.run(["fsfreeze", "--freeze", str(mount)], check=True)
