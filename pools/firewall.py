@@ -91,11 +91,11 @@ def _listing() -> Tables:
     """The deployment's tables as listed by this host's kernel."""
     tables: Tables = {}
     for family in FAMILIES:
-        done = run(["nft", "-j", "list", "table", family, table()])
-        if done.returncode == 0:
-            _hold_all(done.stdout, tables)
-        elif "No such file" not in done.stderr:
-            raise HostNotReady(f"Cannot read the packet filter: {done.stderr.strip()[:300]}")
+        result = run(["nft", "-j", "list", "table", family, table()])
+        if result.returncode == 0:
+            _hold_all(result.stdout, tables)
+        elif "No such file" not in result.stderr:
+            raise HostNotReady(f"Cannot read the packet filter: {result.stderr.strip()[:300]}")
     return tables
 
 
@@ -105,11 +105,11 @@ def _as_listed(text: str) -> Tables:
 
     The rules are loaded into a temporary network namespace, where they affect nothing.
     """
-    done = run(["unshare", "-n", "sh", "-c", "nft -f - && nft -j list ruleset"], text)
-    if done.returncode != 0:
-        raise HostNotReady(f"Cannot test the packet filter: {done.stderr.strip()[:300]}")
+    result = run(["unshare", "-n", "sh", "-c", "nft -f - && nft -j list ruleset"], text)
+    if result.returncode != 0:
+        raise HostNotReady(f"Cannot test the packet filter: {result.stderr.strip()[:300]}")
     tables: Tables = {}
-    _hold_all(done.stdout, tables)
+    _hold_all(result.stdout, tables)
     return tables
 
 
@@ -119,15 +119,17 @@ def _hold_all(listed: str, tables: Tables) -> None:
 
 
 def _hold(item: dict[str, Any], tables: Tables) -> None:
-    kind, held = next(iter(item.items()))
-    where = f"{held.get('family')} {held.get('chain') or held.get('name')}"
+    kind, content = next(iter(item.items()))
+    where = f"{content.get('family')} {content.get('chain') or content.get('name')}"
     if kind == "rule":
         position = sum(element.startswith("rule ") for element in tables.get(where, ()))
-        added = frozenset({f"rule {position} {json.dumps(held['expr'], sort_keys=True)}"})
+        added = frozenset({f"rule {position} {json.dumps(content['expr'], sort_keys=True)}"})
     elif kind == "chain":
-        added = frozenset({"a chain", *(f"{name} {held[name]}" for name in ("hook", "prio", "policy") if name in held)})
+        added = frozenset(
+            {"a chain", *(f"{name} {content[name]}" for name in ("hook", "prio", "policy") if name in content)}
+        )
     elif kind in ("set", "map"):
-        added = frozenset(json.dumps(element, sort_keys=True) for element in held.get("elem", ())) | {f"a {kind}"}
+        added = frozenset(json.dumps(element, sort_keys=True) for element in content.get("elem", ())) | {f"a {kind}"}
     else:
         return
     tables[where] = tables.get(where, frozenset()) | added
@@ -135,33 +137,33 @@ def _hold(item: dict[str, Any], tables: Tables) -> None:
 
 def differences(network: Network) -> list[str]:
     """Differences between the tables and the rows, as text. Raises HostNotReady."""
-    found = _compare(_as_listed(ruleset(network, _guarded(_rows(), network))), _listing())
-    return found + bridging.problems(network.bridge)
+    lines = _compare(_as_listed(ruleset(network, _guarded(_rows(), network))), _listing())
+    return lines + bridging.problems(network.bridge)
 
 
-def _compare(wanted: Tables, actual: Tables) -> list[str]:
+def _compare(expected: Tables, actual: Tables) -> list[str]:
     if not actual:
         return [f"the nftables tables {table()} are missing"]
     differences = [
         f"{where} differs from what it should be"
-        for where, held in sorted(wanted.items())
-        if _differs(where, held, actual)
+        for where, content in sorted(expected.items())
+        if _differs(where, content, actual)
     ]
     # A chain without a hook that none of these reaches is left over from a policy no longer in use.
     entered = [
-        where for where in _unknown(wanted, actual) if any(element.startswith("hook ") for element in actual[where])
+        where for where in _unknown(expected, actual) if any(element.startswith("hook ") for element in actual[where])
     ]
     return differences + [f"{where} should not exist" for where in entered]
 
 
-def _unknown(wanted: Tables, actual: Tables) -> list[str]:
-    return sorted(set(actual) - set(wanted))
+def _unknown(expected: Tables, actual: Tables) -> list[str]:
+    return sorted(set(actual) - set(expected))
 
 
-def _differs(where: str, held: frozenset[str], actual: Tables) -> bool:
+def _differs(where: str, content: frozenset[str], actual: Tables) -> bool:
     there = actual.get(where, frozenset())
     # The verdict of a deleted container stays until the next change, because its address is quarantined.
-    return not held <= there if where in MAPS else held != there
+    return not content <= there if where in MAPS else content != there
 
 
 def apply(network: Network) -> None:
@@ -179,17 +181,17 @@ def restore(network: Network) -> list[str]:
     with _changing():
         rows = _rows()
         text = ruleset(network, _guarded(rows, network))
-        wanted, actual = _as_listed(text), _listing()
-        differences, unknown = _compare(wanted, actual), _unknown(wanted, actual)
+        expected, actual = _as_listed(text), _listing()
+        differences, unknown = _compare(expected, actual), _unknown(expected, actual)
         if differences or unknown:
             _load(text, [_removal(where, actual[where]) for where in unknown])
         _note(rows)
     return differences + unseen
 
 
-def _removal(where: str, held: frozenset[str]) -> str:
+def _removal(where: str, content: frozenset[str]) -> str:
     family, name = where.split()
-    kind = next(kind for kind in ("map", "set", "chain") if f"a {kind}" in held)
+    kind = next(kind for kind in ("map", "set", "chain") if f"a {kind}" in content)
     return f"delete {kind} {family} {table()} {name}\n"
 
 
@@ -213,19 +215,21 @@ def _load(text: str, removals: Iterable[str] = ()) -> None:
     one before the change, and pass both.
     """
     # Maps refer to chains, so delete maps first.
-    done = run(["nft", "-f", "-"], "".join((_emptied(), *sorted(removals, reverse=True), text)))
-    if done.returncode != 0:  # a previous version made them something else
-        done = run(["nft", "-f", "-"], _cleared() + text)
-    if done.returncode != 0:
-        raise HostNotReady(f"Cannot set the packet filter: {done.stderr.strip()[:300]}")
+    result = run(["nft", "-f", "-"], "".join((_emptied(), *sorted(removals, reverse=True), text)))
+    if result.returncode != 0:  # a previous version made them something else
+        result = run(["nft", "-f", "-"], _cleared() + text)
+    if result.returncode != 0:
+        raise HostNotReady(f"Cannot set the packet filter: {result.stderr.strip()[:300]}")
 
 
 def _emptied() -> str:
     """Lines that create empty tables, whatever existed before."""
     inet, bridge = (f"{family} {table()}" for family in FAMILIES)
-    flushed = "".join(f"flush {made.split()[0]} {inet} {name}\n" for name, made in declared().items())
-    made = "\n".join(declared().values())
-    return f"table {inet} {{\n{made}\n}}\n{flushed}flush table {inet}\nadd table {bridge}\nflush table {bridge}\n"
+    flushed = "".join(f"flush {declaration.split()[0]} {inet} {name}\n" for name, declaration in declared().items())
+    declaration = "\n".join(declared().values())
+    return (
+        f"table {inet} {{\n{declaration}\n}}\n{flushed}flush table {inet}\nadd table {bridge}\nflush table {bridge}\n"
+    )
 
 
 def _cleared() -> str:
@@ -273,5 +277,5 @@ def _changing() -> Iterator[None]:
             raise HostNotReady(
                 f"Another process has been changing the packet filter for {CHANGING_S:.0f} s; it holds {file.name}."
             )
-        with machine_lock.held("firewall", CHANGING_S):
+        with machine_lock.lock("firewall", CHANGING_S):
             yield

@@ -23,15 +23,15 @@ def kill_tree(pid: int, runtime_id: str) -> bool:
 
 
 def _kill_with_children(pid: int) -> bool:
-    found, todo = [], [pid]
+    tree, todo = [], [pid]
     try:
         while todo:
             process = todo.pop()
             with contextlib.suppress(ProcessLookupError, FileNotFoundError):
                 os.kill(process, signal.SIGSTOP)
-                found.append(process)
+                tree.append(process)
                 todo += pids.children(process)
-        for process in found:
+        for process in tree:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
     except PermissionError:

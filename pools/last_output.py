@@ -83,8 +83,8 @@ def pick(output: bytes) -> str:
 def lines_of(output: bytes) -> list[str]:
     """The non-empty lines, made printable."""
     lines = text.lines(_ESCAPES.sub("", output.decode(errors="replace")))
-    shown = ("".join(c for c in line.replace("\r", " ") if c.isprintable() or c == "\t").rstrip() for line in lines)
-    return [line for line in shown if line]
+    printable = ("".join(c for c in line.replace("\r", " ") if c.isprintable() or c == "\t").rstrip() for line in lines)
+    return [line for line in printable if line]
 
 
 def line_of(output: bytes, most: int) -> str:

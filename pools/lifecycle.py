@@ -361,10 +361,10 @@ def _probe_until_healthy(container: Container, image: Image, plan: ContainerPlan
     deadline = time.monotonic() + (check.patience_ms + probe.timeout_ms) / 1000
     while True:
         try:
-            done = node.commands.run(container.pk, probe.command, probe.timeout_ms, limit_bytes=2000)
-            if done.exit_code == 0:
+            result = node.commands.run(container.pk, probe.command, probe.timeout_ms, limit_bytes=2000)
+            if result.exit_code == 0:
                 return ContainerHealth.HEALTHY
-            last = f"exit code {done.exit_code}: {last_output.line_of(done.stderr or done.stdout, 200)}"
+            last = f"exit code {result.exit_code}: {last_output.line_of(result.stderr or result.stdout, 200)}"
         except errors.NotRunning as error:
             how = last_output.ended(runtime.inspect(name))
             raise errors.NotRunning(f"The container ended before it was healthy, with {how}.") from error
@@ -419,9 +419,9 @@ def _call_off(container: Container) -> None:
 
 
 def _start_failed(container: Container, error: Exception) -> None:
-    known = unexpected_errors.as_public_error(error)
-    detail = _words(known, container)
-    CONTAINER_STARTS.labels(container.pool_id, known.code).inc()
+    public = unexpected_errors.as_public_error(error)
+    detail = _words(public, container)
+    CONTAINER_STARTS.labels(container.pool_id, public.code).inc()
     log.warning("container failed to start", detail=detail)
     now = clock.now()
     is_ghost = isinstance(error, errors.CreateTimeout)
@@ -557,9 +557,9 @@ def stuck_containers(older_than: datetime) -> list[Container]:
     rows = Container.objects.filter(state__in=under_way, state_changed_at__lt=older_than)
     # The pull resumes these when it ends.
     rows = rows.exclude(state=ContainerState.STARTING, owner=None, pull__state__in=PULLING)
-    found = list(rows)
-    living = processes.living() if found else set()
-    return [container for container in found if container.owner not in living]
+    containers = list(rows)
+    living = processes.living() if containers else set()
+    return [container for container in containers if container.owner not in living]
 
 
 def remove_orphan(name: str, container_id: UUID | None) -> None:

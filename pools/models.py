@@ -175,12 +175,12 @@ class ImagePull(models.Model):
 
     def words(self) -> str:
         """The progress as a sentence."""
-        done = self.progress
+        state = self.progress
         if self.state == PullState.WAITING:
             return f"Image {self.image} is waiting for other pulls"
-        if done.get("phase") == "extracting":
+        if state.get("phase") == "extracting":
             return f"Image {self.image} has been downloaded and is being unpacked"
-        percent, eta = done.get("percent"), done.get("etaMs")
+        percent, eta = state.get("percent"), state.get("etaMs")
         progress = f": {percent} %" if percent is not None else ""
         progress += f", about {round(eta / 1000)} s left" if eta is not None else ""
         return f"Image {self.image} is being pulled{progress}"
@@ -291,8 +291,8 @@ class Pool(models.Model):
         ``target_size`` replaces the pool's own, to preview a change.
         """
         target = self.target_size if target_size is None else target_size
-        wanted = max(target, self.min_size, claimed + max(self.min_idle, self.waiting))
-        return min(self.max_size, wanted)
+        size = max(target, self.min_size, claimed + max(self.min_idle, self.waiting))
+        return min(self.max_size, size)
 
     def held_count(self) -> int:
         """How many tenants have a container of it, or state whose last save failed."""

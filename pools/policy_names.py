@@ -86,17 +86,17 @@ def learn(names: Collection[str]) -> None:
     """Resolve each name that has no answer on this node yet."""
     if not names:  # as for most policies; this is on the path of every start
         return
-    known = set(_rows().filter(name__in=names).values_list("name", flat=True))
-    _ask_all(set(names) - known)
+    stored = set(_rows().filter(name__in=names).values_list("name", flat=True))
+    _ask_all(set(names) - stored)
 
 
 def refresh() -> bool:
     """Resolve names that are due and delete those that no policy uses; returns whether any address changed."""
-    wanted, before = wanted_names(), _open(_rows())
-    _rows().exclude(name__in=wanted).delete()
+    names, before = wanted_names(), _open(_rows())
+    _rows().exclude(name__in=names).delete()
     due = _rows().filter(next_at__lte=clock.now()).values_list("name", flat=True)
-    known = set(_rows().values_list("name", flat=True))
-    _ask_all({*due, *(wanted - known)})
+    stored = set(_rows().values_list("name", flat=True))
+    _ask_all({*due, *(names - stored)})
     return _open(_rows()) != before
 
 
@@ -163,10 +163,10 @@ def _open(rows: Iterable[ResolvedName]) -> dict[str, list[str]]:
 def _ask_all(names: Collection[str]) -> None:
     if not names:
         return
-    asked = sorted(names)
+    ordered = sorted(names)
     with ThreadPoolExecutor(AT_ONCE) as threads:
-        answers = list(threads.map(ask, asked))
-    for name, answer in zip(asked, answers, strict=True):
+        answers = list(threads.map(ask, ordered))
+    for name, answer in zip(ordered, answers, strict=True):
         _keep(name, answer)
 
 
@@ -182,6 +182,8 @@ def _keep(name: str, answer: Answer) -> None:
 def _merged(before: dict[str, str], answered: Iterable[str], now: datetime) -> dict[str, str]:
     """Address → when an answer last contained it; the newest ones, without expired ones."""
     oldest = (now - KEEP).isoformat()
-    kept = {address: at for address, at in before.items() if at >= oldest} | dict.fromkeys(answered, now.isoformat())
-    newest = sorted(kept.items(), key=lambda item: item[1], reverse=True)
+    addresses = {address: at for address, at in before.items() if at >= oldest} | dict.fromkeys(
+        answered, now.isoformat()
+    )
+    newest = sorted(addresses.items(), key=lambda item: item[1], reverse=True)
     return dict(newest[:MAX_ADDRESSES])

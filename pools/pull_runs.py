@@ -131,9 +131,9 @@ class PullRun:
         if self.moved_at - self._told_at < min(TELL_AT_MOST_S, max(TELL_FIRST_S, elapsed / 60)):
             return
         self._told_at, self._has_told = self.moved_at, True
-        shown = self._shown()
+        state = self._shown()
         try:
-            self._tell(shown)
+            self._tell(state)
         except DATABASE_LOST:
             connection.close()  # the engine pulls without it
 

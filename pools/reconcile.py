@@ -175,11 +175,11 @@ def _quarantine(observed: Observed, container_id: UUID | None) -> None:
         )  # fmt: skip
 
 
-def _on_disk(known: set[UUID]) -> list[Drift]:
+def _on_disk(containers: set[UUID]) -> list[Drift]:
     ids = []
     old = time.time() - settings.BOILERHOUSE_ORPHAN_GRACE_S
     for container_id, changed in here().volumes.on_disk().items():
-        if container_id in known:
+        if container_id in containers:
             continue
         if latch := here().volumes.read_latch(container_id):
             ids.append(Drift("quarantined", str(container_id), f"directory kept for {latch}", None))

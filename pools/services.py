@@ -135,15 +135,15 @@ def roll_back(workload_id: str, number: int) -> WorkloadVersion:
         if wrong := [error for object_to in spec_checks for error in object_to(workload, old.spec)]:
             raise Invalid(*wrong)
         Workload.objects.filter(pk=workload.pk).update(updated_at=Now())
-        made = add_version(
+        version = add_version(
             workload, latest.number + 1, old.spec_json, image_volumes=_declared(image) or old.image_volumes,
             image_digest=old.image_digest, manifest_digest=old.manifest_digest,
         )  # fmt: skip
-        emit("workload.updated", workloadId=workload.pk, version=made.number, rolledBackTo=number)
+        emit("workload.updated", workloadId=workload.pk, version=version.number, rolledBackTo=number)
         before = {"version": latest.number, "spec": latest.spec.to_json()}
-        after = {"version": made.number, "rolledBackTo": number, "spec": old.spec.to_json()}
+        after = {"version": version.number, "rolledBackTo": number, "spec": old.spec.to_json()}
         audit.record("workload.update", workload.pk, **audit.changes(before, after))
-    return made
+    return version
 
 
 def find_version(workload: Workload, number: int) -> WorkloadVersion:
@@ -154,10 +154,10 @@ def find_version(workload: Workload, number: int) -> WorkloadVersion:
     return version
 
 
-def add_version(workload: Workload, number: int, spec_json: dict[str, Any], **known: Any) -> WorkloadVersion:
+def add_version(workload: Workload, number: int, spec_json: dict[str, Any], **fields: Any) -> WorkloadVersion:
     """Create the next version of the locked workload, to which its pools roll; call it in a transaction."""
     version = WorkloadVersion.objects.create(
-        workload=workload, number=number, spec_json=spec_json, created_by=context.actor(), **known
+        workload=workload, number=number, spec_json=spec_json, created_by=context.actor(), **fields
     )
     for pool_id in workload.pools.values_list("pk", flat=True):
         enqueue("pool", "pools.tasks.refill", pool_id)
@@ -336,10 +336,10 @@ def start_deleting(pool_id: str, *, force: bool) -> None:
     """
     with recording():
         pool = lock_pool(pool_id, against_claims=True)
-        held = pool.held_count()
-        if held and not force:
+        tenants = pool.held_count()
+        if tenants and not force:
             raise errors.PoolInUse(
-                f"Tenants hold {held} containers of this pool. With force, they are saved and released."
+                f"Tenants hold {tenants} containers of this pool. With force, they are saved and released."
             )
         if not pool.is_deleting:
             audit.record("pool.delete", pool_id, after={"force": force})

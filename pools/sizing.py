@@ -41,7 +41,7 @@ class Step:
     call_off: list[UUID] = field(default_factory=list)
 
 
-def decide(pool: Pool, wanted: Template, members: Sequence[Container], parallel: int) -> Step:
+def decide(pool: Pool, template: Template, members: Sequence[Container], parallel: int) -> Step:
     """The next step of a pool whose containers are ``members``, oldest first. Pure: no query, no clock.
 
     At most ``parallel`` starts run at once, and ``maxSize`` counts every row (P2). Until a container of a new template
@@ -58,12 +58,12 @@ def decide(pool: Pool, wanted: Template, members: Sequence[Container], parallel:
         return Step(remove=[c.pk for c in idle], call_off=[c.pk for c in in_line])
     desired = pool.desired_size(claimed)
     good = pool.good
-    is_trial = good is not None and good != wanted and pool.halted != wanted
-    serving = good if good is not None and (is_trial or pool.halted == wanted) else wanted
-    if obsolete := [c.pk for c in in_line if c.template not in (serving, wanted)]:
+    is_trial = good is not None and good != template and pool.halted != template
+    serving = good if good is not None and (is_trial or pool.halted == template) else template
+    if obsolete := [c.pk for c in in_line if c.template not in (serving, template)]:
         return Step(call_off=obsolete)  # a pull may take hours, and nothing else should wait for it
 
-    trials = [c for c in members if is_trial and c.template == wanted]
+    trials = [c for c in members if is_trial and c.template == template]
     fresh_idle = [c for c in idle if c.template == serving]
     old_idle = [c for c in idle if c.template != serving and c not in trials]
     fresh = len(fresh_idle) + sum(c.template == serving for c in starting)
@@ -74,7 +74,7 @@ def decide(pool: Pool, wanted: Template, members: Sequence[Container], parallel:
     can_start = not (pool.is_paused or parallel <= len(starting))
     if is_trial and not trials and can_start and (missing or idle):
         if room > 0:
-            start.append(wanted)
+            start.append(template)
             missing -= 1
             room -= 1
         elif idle and not remove and is_settled:
@@ -111,10 +111,10 @@ def look() -> list[tuple[Pool, Callable[[], bool]]]:
     ]
 
 
-def _is_off(pool: Pool, wanted: Template, members: Sequence[Container]) -> bool:
+def _is_off(pool: Pool, template: Template, members: Sequence[Container]) -> bool:
     if pool.is_deleting and not members:
         return True
-    step = decide(pool, wanted, members, _parallel(pool))
+    step = decide(pool, template, members, _parallel(pool))
     is_over = (pool.trouble == Trouble.DISK_LOW and not host.disk_is_low()) or _has_settled(pool)
     return bool(step.start or step.remove or step.call_off) or is_over
 

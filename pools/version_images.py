@@ -92,10 +92,10 @@ def manifest_of(version: WorkloadVersion, image: Image) -> str:
 
 def manifests(version: WorkloadVersion, image: Image) -> list[str]:
     """All its digests in that registry: lists for several platforms may share one image."""
-    wanted = references.parse(version.spec.image)
+    parsed = references.parse(version.spec.image)
     digests = [references.parse(reference) for reference in image.digests]
     return [
         reference.digest
         for reference in digests
-        if (reference.registry, reference.repository) == (wanted.registry, wanted.repository)
+        if (reference.registry, reference.repository) == (parsed.registry, parsed.repository)
     ]

@@ -106,13 +106,13 @@ def locations(probe: Probe) -> None:
 
 
 def _list(sink: Sink, location: str) -> None:
-    with _said(f"The location {location} cannot be read"):
+    with _prefixed_error(f"The location {location} cannot be read"):
         sink.has_objects(location, RUN_DEADLINE_S)
         sink.get(marker_key(location), RUN_DEADLINE_S)
 
 
 def _put_and_get(sink: Sink, location: str) -> None:
-    with _said(f"The location {location} cannot be used"):
+    with _prefixed_error(f"The location {location} cannot be used"):
         sink.put(f"{location}/probe", b"probe")
         if sink.get(f"{location}/probe", RUN_DEADLINE_S) != b"probe":
             raise errors.SinkUnreliable("An object there was not returned as it was written.")
@@ -218,16 +218,16 @@ def _save_and_restore(place: _Place, mapping: SyncMapping) -> None:
     probe, sink = place.probe, place.probe.sink
     location = mapping.location(probe.tenant_id)
     with _undone(place, [_root(location, probe.tenant_id)]) as remains:
-        with _said("rclone cannot save to it"):
+        with _prefixed_error("rclone cannot save to it"):
             _write(place, _FIRST)
             _upload(place, location, remains)
             _expect(sink, location, _FIRST)
-        with _said("rclone cannot overwrite and delete, which moves the old files aside"):
+        with _prefixed_error("rclone cannot overwrite and delete, which moves the old files aside"):
             _write(place, _SECOND)
             moved_to = _upload(place, location, remains)
             _expect(sink, location, _SECOND)
             _expect_aside(sink, moved_to)
-        with _said("rclone cannot restore from it"):
+        with _prefixed_error("rclone cannot restore from it"):
             _restore(place, location)
 
 
@@ -260,7 +260,7 @@ def _restore(place: _Place, location: str) -> None:
 def _look(place: _Place, mapping: SyncMapping) -> None:
     """List a location that is only restored from, and read one byte of its content."""
     sink, location = place.probe.sink, mapping.location(place.probe.tenant_id)
-    with _said("rclone cannot restore from it"):
+    with _prefixed_error("rclone cannot restore from it"):
         first = next(sink.names(location), None)
         if first is None:
             return  # a restore of nothing does not use rclone either
@@ -340,7 +340,7 @@ def _undone(place: _Place, roots: list[str]) -> Iterator[_Remains]:
         else:
             remains.journal.unlink()
         raise
-    with _said("The probe's objects cannot be deleted"):
+    with _prefixed_error("The probe's objects cannot be deleted"):
         _clear(sink, remains.roots)
     remains.journal.unlink()
 
@@ -417,7 +417,7 @@ def _owner() -> Owner:
 
 
 @contextlib.contextmanager
-def _said(what: str) -> Iterator[None]:
+def _prefixed_error(what: str) -> Iterator[None]:
     """Add the failing step and the remedy to an error."""
     try:
         yield

@@ -87,7 +87,7 @@ def replaced(mapping: SyncMapping) -> errors.PathPlanted:
     return errors.PathPlanted(f"{mapping.container_path} was replaced while it was being saved.")
 
 
-def complete(save: MappingSave, local: volumes.Census, sent: Sent, *, torn: int = 0, **told: Any) -> str:
+def complete(save: MappingSave, local: volumes.Census, sent: Sent, *, torn: int = 0, **details: Any) -> str:
     """Check the sink's content, close the marker and record the save; returns its time."""
     run, mapping, sink, attempt = save.run, save.mapping, save.sink, sent.attempt
     marker = attempt.marker
@@ -114,7 +114,7 @@ def complete(save: MappingSave, local: volumes.Census, sent: Sent, *, torn: int 
         if save.deletes and local.files == 0 and marker.manifest.files:
             _warn_emptied(save, marker.manifest.files)
     more = {"changedDuring": torn} if torn else {}
-    save.add_step(local.files, local.bytes, transferred=sent.bytes, **more, **told)
+    save.add_step(local.files, local.bytes, transferred=sent.bytes, **more, **details)
     return closed.saved_at
 
 

@@ -153,7 +153,7 @@ def update_spec(
             if existing := old.pop((row.container_path, row.pattern), None):
                 row.pk = existing.pk
             row.save()
-        SyncMapping.objects.filter(pk__in=[gone.pk for gone in old.values()]).delete()
+        SyncMapping.objects.filter(pk__in=[old_mapping.pk for old_mapping in old.values()]).delete()
         audit.record("sync_spec.update", spec.pk, **audit.changes(before, _audited(spec, rows)))
         afterwards(lambda: probe(spec, is_changed=True))
 

@@ -246,8 +246,8 @@ def explain(code: str, detail: str, kind: str = "") -> Explanation:
 
 def _words(code: str, detail: str, kind: str, status: int, name: str) -> Words:
     if code not in SURE:
-        if known := CODES.get(name) or STATUSES.get(kind, {}).get(status) or STATUSES[""].get(status):
-            return known
+        if words := CODES.get(name) or STATUSES.get(kind, {}).get(status) or STATUSES[""].get(status):
+            return words
         if status >= 500:
             return _FAILS
     if code == errors.SinkDenied.code and kind == "local":
@@ -261,17 +261,17 @@ def _words(code: str, detail: str, kind: str, status: int, name: str) -> Words:
 
 def _name_of(detail: str) -> str:
     """The sink's code in its spelling; empty if the detail has none."""
-    if found := _CODE.search(detail):
-        return _BY_NAME.get(found[1].rstrip(".").lower(), found[1].rstrip("."))
-    found = _REASON.search(detail)
-    return found[1] if found else ""
+    if match := _CODE.search(detail):
+        return _BY_NAME.get(match[1].rstrip(".").lower(), match[1].rstrip("."))
+    match = _REASON.search(detail)
+    return match[1] if match else ""
 
 
 def _status_of(detail: str) -> int:
-    found = _STATUS.search(detail)
-    return int(found[1]) if found else 0
+    match = _STATUS.search(detail)
+    return int(match[1]) if match else 0
 
 
 def _errno_of(detail: str) -> str:
-    found = _ERRNO.search(detail)
-    return found[1] if found else ""
+    match = _ERRNO.search(detail)
+    return match[1] if match else ""

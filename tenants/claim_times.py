@@ -51,8 +51,8 @@ def by_pool() -> dict[str, PoolClaims]:
         cold=Window(Count("pk", filter=Q(source=Source.COLD)), partition_by="pool_id"),
         rank=Window(RowNumber(), order_by=["latency_ms", "pk"], partition_by="pool_id"),
     ).filter(rank=F("among") * 95 / 100 + 1)
-    found = ranked.values_list("pool_id", "among", "cold", "latency_ms")
-    return {pool_id: PoolClaims(count, cold, p95_ms) for pool_id, count, cold, p95_ms in found}
+    times = ranked.values_list("pool_id", "among", "cold", "latency_ms")
+    return {pool_id: PoolClaims(count, cold, p95_ms) for pool_id, count, cold, p95_ms in times}
 
 
 def of_last_hour() -> ClaimTimes:

@@ -62,9 +62,9 @@ def begin(claim: Claim) -> Begun:
     if claim.egress is not None:
         validation.check_egress(Egress.from_json(claim.egress), pool, serving.spec, "/network/egress")
     if Assignment.objects.live().filter(tenant_id=claim.tenant_id).exists():
-        held = _assignment_of(claim.tenant_id)
-        if held is not None:
-            return _existing(held, claim)
+        existing = _assignment_of(claim.tenant_id)
+        if existing is not None:
+            return _existing(existing, claim)
     if pool.is_draining or pool.is_deleting:
         raise errors.Draining
     if pool.trouble == Trouble.ENGINE_DOWN:
@@ -76,9 +76,9 @@ def begin(claim: Claim) -> Begun:
     try:
         assignment = _take(claim, pool, serving)
     except IntegrityError:
-        held = _assignment_of(claim.tenant_id)
-        if held is not None:
-            return _existing(held, claim)
+        existing = _assignment_of(claim.tenant_id)
+        if existing is not None:
+            return _existing(existing, claim)
         if not Pool.objects.filter(pk=pool.pk).exists():
             raise pool_errors.PoolNotFound(f"No pool {pool.pk}.") from None
         assignment = _take(claim, pool, serving, is_careful=True)

@@ -105,20 +105,20 @@ def prepare_here(assignment: Assignment, sink_check: sink_checks.SinkCheck, star
     return not needs_worker
 
 
-def _ask_later(assignment: Assignment, error: Exception, asked: int) -> bool:
+def _ask_later(assignment: Assignment, error: Exception, attempts: int) -> bool:
     """Have a worker query the sinks again after a pause, if that can help and the claim has the time.
 
     Nothing waits meanwhile; if the message is lost, the claim is resumed like one whose process is dead.
     """
-    may_help = sync_errors.SinkThrottled if asked else sync_errors.SinkStumbled
-    if not isinstance(error, may_help) or asked >= ASKED_AGAIN:
+    may_help = sync_errors.SinkThrottled if attempts else sync_errors.SinkStumbled
+    if not isinstance(error, may_help) or attempts >= ASKED_AGAIN:
         return False
-    pause = timedelta(seconds=max(pause_s(asked + 1), error.after_s))
+    pause = timedelta(seconds=max(pause_s(attempts + 1), error.after_s))
     if clock.now() + pause + ANSWER_TAKES > assignment.deadline:
         return False
-    log.info("sink request retried", tenant=assignment.tenant_id, asked=asked, code=error.code, detail=error.detail)
+    log.info("sink request retried", tenant=assignment.tenant_id, asked=attempts, code=error.code, detail=error.detail)
     Assignment.objects.filter(pk=assignment.pk, state=PENDING, owner=assignment.owner).update(owner=None)
-    arguments = node_of(assignment), assignment.pk, assignment.generation, asked + 1
+    arguments = node_of(assignment), assignment.pk, assignment.generation, attempts + 1
     later = threading.Timer(pause.total_seconds(), _send, arguments)
     later.daemon = True
     later.start()
@@ -135,23 +135,23 @@ def _send(node: NodeAccess, *arguments: Any) -> None:
 
 
 @in_progress.alone
-def prepare(assignment_id: UUID, generation: int, asked: int = 0) -> None:
+def prepare(assignment_id: UUID, generation: int, attempts: int = 0) -> None:
     """Restore, provision and decide a pending claim, on a worker. Can be repeated, also by another process.
 
     ``asked``: how often its sinks were queried before without an answer.
     """
     assignment = _adopt(assignment_id, generation)
     with context.acting_for(assignment.claimed_by if assignment else ""):
-        _prepare(assignment, asked)
+        _prepare(assignment, attempts)
 
 
-def _prepare(assignment: Assignment | None, asked: int) -> None:
+def _prepare(assignment: Assignment | None, attempts: int) -> None:
     while assignment is not None and assignment.version is not None:
         structlog.contextvars.bind_contextvars(
             tenant=assignment.tenant_id, generation=assignment.generation, container=str(assignment.container_ref)
         )
         if not node_of(assignment).is_here:
-            _leave_to_its_node(assignment, asked)
+            _leave_to_its_node(assignment, attempts)
             return
         deadlines.take_up(assignment)
         sink_states: list[sink_checks.SinkState] | None = None
@@ -160,11 +160,11 @@ def _prepare(assignment: Assignment | None, asked: int) -> None:
             sink_check = sink_checks.begin_check(assignment.pool_id, tenant_id, sink_checks.patience_s(tenant_id))
             with slow_work.entered_for(sink_check.far_ends) as may_work:
                 if not may_work:
-                    _back_to_the_queue(assignment, asked)
+                    _back_to_the_queue(assignment, attempts)
                     return
                 with slow_work.entered_slow(is_slow=sink_check.is_slow) as may_ask:
                     if not may_ask:
-                        _back_to_the_queue(assignment, asked)
+                        _back_to_the_queue(assignment, attempts)
                         return
                     with _phase("survey"):
                         sink_states = sink_check.answer()
@@ -178,31 +178,31 @@ def _prepare(assignment: Assignment | None, asked: int) -> None:
                 return
             _replace_container(assignment)
         except pool_errors.Locked:
-            _back_to_the_queue(assignment, asked)
+            _back_to_the_queue(assignment, attempts)
             return
         except DATABASE_LOST:
             raise  # undecided: the next owner continues, or the deadline ends it
         except Exception as error:  # whatever failed, the claim must not stay pending under a living owner
-            if sink_states is not None or not _ask_later(assignment, error, asked):
+            if sink_states is not None or not _ask_later(assignment, error, attempts):
                 aborts.fail(assignment, error)
             return
         assignment = _adopt(assignment.pk, assignment.generation)
 
 
-def _back_to_the_queue(assignment: Assignment, asked: int) -> None:
+def _back_to_the_queue(assignment: Assignment, attempts: int) -> None:
     """Free the worker while the maximum number already waits for the claim's sink, or other work uses its container."""
     stood_s = (clock.now() - assignment.created_at).total_seconds()
     with transaction.atomic():
         _stand_in_line(assignment)
-        arguments = assignment.pk, assignment.generation, asked
+        arguments = assignment.pk, assignment.generation, attempts
         pause_s = slow_work.pause_s(stood_s)
         node_of(assignment).queue.put("claim", "tenants.tasks.prepare", *arguments, after_s=pause_s)
 
 
-def _leave_to_its_node(assignment: Assignment, asked: int) -> None:
+def _leave_to_its_node(assignment: Assignment, attempts: int) -> None:
     """The container is not visible here, so nothing is decided about it."""
     _stand_in_line(assignment)
-    arguments = assignment.pk, assignment.generation, asked
+    arguments = assignment.pk, assignment.generation, attempts
     node_of(assignment).queue.hand_on("claim", "tenants.tasks.prepare", *arguments)
 
 
@@ -269,9 +269,9 @@ def _finish(
             if spec.post_claim is not None:
                 with _phase("hook"):
                     _run_hook(assignment, spec)
-            left = max(1.0, (assignment.deadline - clock.now()).total_seconds())
+            remaining_s = max(1.0, (assignment.deadline - clock.now()).total_seconds())
             with _phase("verify"):
-                observed = node.runtime.inspect(lifecycle.runtime_name(container_id), timeout_s=left)
+                observed = node.runtime.inspect(lifecycle.runtime_name(container_id), timeout_s=remaining_s)
             if observed is None or not observed.is_running:
                 return False
             with _phase("decide"):
@@ -324,20 +324,20 @@ def _run_hook(assignment: Assignment, spec: WorkloadSpec) -> None:
     hook = spec.post_claim
     deadlines.allow(assignment, timedelta(milliseconds=hook.timeout_ms))
     try:
-        done = node_of(assignment).commands.run(
+        result = node_of(assignment).commands.run(
             assignment.held_container, hook.command, hook.timeout_ms, limit_bytes=4000
         )
     except TimedOut as error:
         raise errors.HookFailed(f"postClaim did not end within {hook.timeout_ms} ms.") from error
-    if done.exit_code != 0:
-        raise _hook_failed(done)
+    if result.exit_code != 0:
+        raise _hook_failed(result)
 
 
-def _hook_failed(done: Executed) -> errors.HookFailed:
-    ended = f"postClaim ended with exit code {done.exit_code}"
-    if done.refusal:
-        return errors.HookFailed(f"{ended}: {done.refusal}")
-    output = last_output.pick(done.stderr if done.stderr.strip() else done.stdout)
+def _hook_failed(result: Executed) -> errors.HookFailed:
+    ended = f"postClaim ended with exit code {result.exit_code}"
+    if result.refusal:
+        return errors.HookFailed(f"{ended}: {result.refusal}")
+    output = last_output.pick(result.stderr if result.stderr.strip() else result.stdout)
     where = " Its output is in the event container.claim_failed, for roles that may read logs." if output else ""
     return errors.HookFailed(f"{ended}.{where}", output)
 
@@ -355,7 +355,7 @@ def _decide(
     now = clock.now()
     elapsed = time.monotonic() - started if started is not None else (now - assignment.created_at).total_seconds()
     latency = max(1, round(elapsed * 1000))
-    shown = {"files": restored.files, "bytes": restored.bytes} if restored else None
+    totals = {"files": restored.files, "bytes": restored.bytes} if restored else None
     try:
         with recording():
             rows = Assignment.objects.filter(pk=assignment.pk, generation=assignment.generation, deadline__gt=now)
@@ -365,7 +365,7 @@ def _decide(
                 "assigned_at": now,
                 "last_activity_at": now,
                 "endpoints": container.endpoints(),
-                "restored": shown,
+                "restored": totals,
                 "latency_ms": latency,
                 "owner": None,
             }
@@ -382,7 +382,7 @@ def _decide(
                 generation=assignment.generation,
                 source=assignment.source,
                 latencyMs=latency,
-                restored=shown,
+                restored=totals,
             )
             if sizing.may_lack(container.pool):
                 enqueue("pool", "pools.tasks.refill", assignment.pool_id)

@@ -232,9 +232,9 @@ def _finish(assignment: Assignment) -> None:
 
 def _carry_on(assignment: Assignment) -> None:
     try:
-        with ExitStack() as held:
+        with ExitStack() as stack:
             try:
-                lock = held.enter_context(node_of(assignment).volumes.locked(assignment.held_container))
+                lock = stack.enter_context(node_of(assignment).volumes.locked(assignment.held_container))
             except pool_errors.Locked:
                 _back_to_the_queue(assignment, LOCK_TAKEN_S)
                 return

@@ -16,13 +16,13 @@ from syncing.models import SavedState
 from tenants.models import Tenant
 
 
-def refresh(seen: Mapping[str, datetime | None]) -> None:
+def refresh(requests: Mapping[str, datetime | None]) -> None:
     """Bring the rows of these tenants up to date; each with when it was last active, if that is known."""
-    saved = saved_states(seen)
+    saved = saved_states(requests)
     changed = []
-    for row in Tenant.objects.filter(pk__in=list(seen)).only("pk", "seen_at", "saved_at", "saved_bytes"):
+    for row in Tenant.objects.filter(pk__in=list(requests)).only("pk", "seen_at", "saved_at", "saved_bytes"):
         before = row.seen_at, row.saved_at, row.saved_bytes
-        row.seen_at = max(row.seen_at, seen[row.pk] or row.seen_at)
+        row.seen_at = max(row.seen_at, requests[row.pk] or row.seen_at)
         row.saved_at, row.saved_bytes = saved.get(row.pk, (None, 0))
         if before != (row.seen_at, row.saved_at, row.saved_bytes):
             changed.append(row)

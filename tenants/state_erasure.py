@@ -52,9 +52,9 @@ def begin(tenant_id: str) -> Erasure:
             return Erasure(tenant_id, run.generation)
         raise errors.RestoringBackup
     specs = _specs(tenant_id)
-    if lost := erasure.out_of_reach(tenant_id, specs):
+    if unreachable := erasure.out_of_reach(tenant_id, specs):
         raise errors.Unerasable(
-            f"Saved state is at sinks that no sync spec refers to any more: {'; '.join(lost[:5])}. Create a spec"
+            f"Saved state is at sinks that no sync spec refers to any more: {'; '.join(unreachable[:5])}. Create a spec"
             " with that sink, or delete the state there yourself and mark it as missing."
         )
     if Assignment.objects.live().filter(tenant_id=tenant_id).exists():
@@ -144,8 +144,8 @@ def forget_state(tenant_id: str) -> int:
         if Assignment.objects.live().filter(tenant_id=tenant_id).exists():
             raise errors.Held
         rows = SavedState.objects.current().filter(tenant_id=tenant_id)
-        known = [{"location": row.location, "files": row.files, "savedAt": row.saved_at} for row in rows]
+        states = [{"location": row.location, "files": row.files, "savedAt": row.saved_at} for row in rows]
         forgotten = rows.update(forgotten_at=timezone.now())
         standing.refresh({tenant_id: None})
-        audit.record("tenant.forget_state", tenant_id, before={"saved": known})
+        audit.record("tenant.forget_state", tenant_id, before={"saved": states})
     return forgotten

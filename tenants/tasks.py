@@ -16,8 +16,8 @@ PROBE_AGAIN_S = 0.5
 
 
 @task
-def prepare(assignment_id: str, generation: str, asked: str = "0") -> None:
-    preparation.prepare(UUID(assignment_id), int(generation), int(asked))
+def prepare(assignment_id: str, generation: str, attempts: str = "0") -> None:
+    preparation.prepare(UUID(assignment_id), int(generation), int(attempts))
 
 
 @task

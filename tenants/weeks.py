@@ -57,21 +57,21 @@ class Weeks:
 
 def percentile(counts: Mapping[int, int], percent: int) -> int | None:
     """The smallest value that at least ``percent`` of the counted values do not exceed; None without values."""
-    total, seen = sum(counts.values()), 0
+    total, passed = sum(counts.values()), 0
     for value in sorted(counts):
-        seen += counts[value]
-        if seen * 100 >= total * percent:
+        passed += counts[value]
+        if passed * 100 >= total * percent:
             return value
     return None
 
 
 def compare(pool_id: str = "") -> Weeks:
     """The weeks of one pool, or of the deployment. At most ``KEPT_S`` seconds old."""
-    known: Weeks | None = cache.get(f"weeks:{pool_id}")
-    if known is None:
-        known = _read(pool_id, clock.now())
-        cache.set(f"weeks:{pool_id}", known, KEPT_S)
-    return known
+    cached: Weeks | None = cache.get(f"weeks:{pool_id}")
+    if cached is None:
+        cached = _read(pool_id, clock.now())
+        cache.set(f"weeks:{pool_id}", cached, KEPT_S)
+    return cached
 
 
 def _read(pool_id: str, now: datetime) -> Weeks:
@@ -90,8 +90,8 @@ def _read(pool_id: str, now: datetime) -> Weeks:
     failed = claims.filter(ended_at__gt=start, was_assigned=False, outcome__in=FAILURES)
     this.failed_claims, last.failed_claims = _halves(failed, "ended_at", middle)
     this.failed_runs, last.failed_runs = _halves(runs.failed().filter(finished_at__gt=start), "finished_at", middle)
-    kept = timedelta(seconds=deployment_settings.current().retention_s["runs"])
-    is_known = kept >= 2 * WEEK and claims.filter(created_at__lt=middle).exists()
+    retention = timedelta(seconds=deployment_settings.current().retention_s["runs"])
+    is_known = retention >= 2 * WEEK and claims.filter(created_at__lt=middle).exists()
     return Weeks(this, last if is_known else None)
 
 

@@ -56,7 +56,7 @@ class ApiView(APIView):
 
     _record: idempotency.Record | None
     """Its stored response is still missing."""
-    _kept: idempotency.Record | None
+    _stored_record: idempotency.Record | None
     """Its stored response is in the transaction of the change."""
     _fuller: Callable[[], Response] | None
 
@@ -97,7 +97,10 @@ class ApiView(APIView):
         except _IsError as error:
             return error.response
         except BaseException:
-            self._record, self._kept = self._record or self._kept, None  # the stored response was rolled back
+            self._record, self._stored_record = (
+                self._record or self._stored_record,
+                None,
+            )  # the stored response was rolled back
             raise
         return response if self._fuller is None else self._fuller_than(response)
 
@@ -115,8 +118,8 @@ class ApiView(APIView):
         try:
             fuller = super().finalize_response(self.request, self._fuller())
             fuller.render()
-            if self._kept is not None:
-                idempotency.amend(self._kept, fuller)
+            if self._stored_record is not None:
+                idempotency.amend(self._stored_record, fuller)
         except Exception as error:
             log.error("response not amended", error=type(error).__name__, exc_info=True)
             return response
@@ -125,7 +128,7 @@ class ApiView(APIView):
     def dispatch(self, request: Any, *args: Any, **kwargs: Any) -> Any:
         self._inputs: list[Any] = []
         self._hold: budgets.Hold | None = None
-        self._record = self._kept = self._fuller = None
+        self._record = self._stored_record = self._fuller = None
         self._has_acted = False
         is_kept = False
         try:
@@ -202,7 +205,7 @@ class ApiView(APIView):
         if is_recording():
             if response.status_code < 400:
                 idempotency.end(self._record, response)
-                self._kept, self._record = self._record, None
+                self._stored_record, self._record = self._record, None
             return  # an error is rolled back first
         idempotency.settle(self._record, response)
         self._record = None
@@ -219,16 +222,16 @@ class ApiView(APIView):
         return Response(data, status=status, headers={"ETag": self.etag(data)})
 
     def etag(self, data: Mapping[str, Any]) -> str:
-        kept = {name: value for name, value in data.items() if name not in self.volatile}
-        text = json.dumps(kept, sort_keys=True, cls=DjangoJSONEncoder)
+        content = {name: value for name, value in data.items() if name not in self.volatile}
+        text = json.dumps(content, sort_keys=True, cls=DjangoJSONEncoder)
         return f'"{hashlib.sha256(text.encode()).hexdigest()[:24]}"'
 
     def check_match(self, data: Mapping[str, Any]) -> None:
         """Raise PreconditionFailed unless ``If-Match`` is absent, ``*`` or names ``data``."""
-        wanted = self.request.headers.get("If-Match")
-        if wanted is None or wanted.strip() == "*":
+        condition = self.request.headers.get("If-Match")
+        if condition is None or condition.strip() == "*":
             return
-        if self.etag(data) not in [tag.strip() for tag in wanted.split(",")]:
+        if self.etag(data) not in [tag.strip() for tag in condition.split(",")]:
             raise PreconditionFailed
 
 

@@ -93,7 +93,7 @@ class EventSocket:
             opened_at = await database_sync_to_async(newest_id)() if after is None else None
             await send({"type": "websocket.accept"})
             writer = Writer(send, scope.get("boilerhouse.backlog"))
-            leaves = self._listen(scope, writer, receive) if key is None else _gone(receive)
+            leaves = self._listen(scope, writer, receive) if key is None else _disconnect(receive)
             await serve(self._follow(scope, writer, send, (after, opened_at), filter_, key), leaves)
         if shutdown.begun.is_set:
             await _close(send, RESTARTING, "This process is stopping; connect again.")
@@ -101,7 +101,7 @@ class EventSocket:
     async def _listen(self, scope: Any, writer: Writer, receive: Any) -> None:
         """Until the page leaves."""
         if self._listener is None:
-            await _gone(receive)
+            await _disconnect(receive)
             return
         async with self._listener(scope, writer) as hear:
             while (message := await receive())["type"] != "websocket.disconnect":
@@ -182,7 +182,7 @@ def _is_signed_in(scope: Any) -> bool:
     return has_session and users.exists()
 
 
-async def _gone(receive: Any) -> None:
+async def _disconnect(receive: Any) -> None:
     while (await receive())["type"] != "websocket.disconnect":
         pass
 

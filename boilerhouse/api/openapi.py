@@ -27,7 +27,7 @@ class KeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call
         return {"type": "http", "scheme": "bearer", "bearerFormat": "bh_…"}
 
 
-class _Made:
+class _Document:
     """The schema document. It depends only on the code, so each process builds and compresses it once, on first use.
 
     The document has a megabyte, and anyone may request it.
@@ -48,7 +48,7 @@ class _Made:
                 self._is_made = True
 
 
-_made = _Made()
+_document = _Document()
 
 
 class SchemaView(APIView):
@@ -60,14 +60,14 @@ class SchemaView(APIView):
 
     @extend_schema(exclude=True)
     def get(self, request: Any) -> HttpResponse:
-        _made.make()
-        headers = {"ETag": _made.etag, "Cache-Control": "no-cache", "Vary": "Accept-Encoding"}
-        if _made.etag in request.headers.get("If-None-Match", ""):
+        _document.make()
+        headers = {"ETag": _document.etag, "Cache-Control": "no-cache", "Vary": "Accept-Encoding"}
+        if _document.etag in request.headers.get("If-None-Match", ""):
             return HttpResponseNotModified(headers=headers)
         is_packed = "gzip" in request.headers.get("Accept-Encoding", "")
         if is_packed:
             headers["Content-Encoding"] = "gzip"
-        body = _made.packed if is_packed else _made.plain
+        body = _document.packed if is_packed else _document.plain
         return HttpResponse(body, content_type=OpenApiJsonRenderer.media_type, headers=headers)
 
 

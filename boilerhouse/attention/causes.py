@@ -13,8 +13,8 @@ def present(pools: Sequence[pool_causes.Row] | None = None) -> list[Cause]:
 
     ``pools``: the pools with their statuses, if the caller has them already.
     """
-    found = save_causes.present() + pool_causes.present(pool_causes.rows() if pools is None else pools)
-    return ordered(found + process_causes.present())
+    causes = save_causes.present() + pool_causes.present(pool_causes.rows() if pools is None else pools)
+    return ordered(causes + process_causes.present())
 
 
 def ordered(causes: Sequence[Cause]) -> list[Cause]:

@@ -145,8 +145,8 @@ def _unhealthy(pool_ids: Sequence[str]) -> list[Cause]:
     for container in ill[:MOST]:
         by_error[container.pool_id, container.error].append(container)
     ids = [str(container.pk) for containers in by_error.values() for container in containers]
-    told = Event.objects.filter(type="container.unhealthy", container_id__in=ids).order_by()
-    since = dict(told.values_list("container_id").annotate(Max("created_at")))
+    reports = Event.objects.filter(type="container.unhealthy", container_id__in=ids).order_by()
+    since = dict(reports.values_list("container_id").annotate(Max("created_at")))
     return [_ill(containers, since) for containers in by_error.values()]
 
 

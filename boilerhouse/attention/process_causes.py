@@ -38,15 +38,15 @@ def _silent(node: str, seconds: int, waiting: int, last: datetime | None) -> Cau
 
 
 def _controller() -> list[Cause]:
-    lost = Lease.objects.filter(name=Lease.CONTROLLER, expires_at__lt=clock.now() - GONE_AFTER).first()
-    if lost is None:
+    lease = Lease.objects.filter(name=Lease.CONTROLLER, expires_at__lt=clock.now() - GONE_AFTER).first()
+    if lease is None:
         return []
     return [
         Cause(
             key="controller", kind=Kind.CONTROLLER_LOST, what="No {} is running", thing=Thing.PROCESS,
             subject="controller",
-            why=f"No controller has renewed its lease for {age((clock.now() - lost.expires_at).total_seconds())}.",
-            effect="Pools are not refilled, and failed saves are not retried.", since=lost.expires_at,
+            why=f"No controller has renewed its lease for {age((clock.now() - lease.expires_at).total_seconds())}.",
+            effect="Pools are not refilled, and failed saves are not retried.", since=lease.expires_at,
         )
     ]  # fmt: skip
 

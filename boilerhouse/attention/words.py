@@ -26,7 +26,7 @@ def age(seconds: float) -> str:
 
 def listed(names: Sequence[str], most: int = 3) -> str:
     """``a``, ``a and b``, ``a, b, c and 4 more``."""
-    shown = list(names[:most])
+    first = list(names[:most])
     if len(names) > most:
-        return f"{', '.join(shown)} and {len(names) - most} more"
-    return " and ".join(filter(None, [", ".join(shown[:-1]), shown[-1]])) if shown else ""
+        return f"{', '.join(first)} and {len(names) - most} more"
+    return " and ".join(filter(None, [", ".join(first[:-1]), first[-1]])) if first else ""

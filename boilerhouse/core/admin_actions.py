@@ -74,11 +74,11 @@ def service_action(
             options.message_user(request, f"Nothing was done: select at most {AT_ONCE}.", messages.ERROR)
             return None
         if confirm and request.POST.get("confirmed") != "yes":
-            asked = {
+            question = {
                 **options.admin_site.each_context(request), "title": f"{description}?", "effect": confirm,
                 "rows": picked, "action": name, "opts": options.model._meta, "checkbox": ACTION_CHECKBOX_NAME,
             }  # fmt: skip
-            return TemplateResponse(request, "admin/confirm_action.html", asked)
+            return TemplateResponse(request, "admin/confirm_action.html", question)
         count = 0
         with context.acting(f"user {request.user.get_username()}", getattr(request, "request_id", "")):
             for row in picked:

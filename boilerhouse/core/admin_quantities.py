@@ -27,9 +27,9 @@ def _column(name: str) -> Callable[[Any], str | None]:
     assert kind is not None
 
     @admin.display(description=name.rpartition("_")[0].replace("_", " "), ordering=name, empty_value="-")
-    def shown(row: Any) -> str | None:
+    def text_of(row: Any) -> str | None:
         value = getattr(row, name)
         return kind.show(value) if type(value) is int and value >= 0 else value
 
-    shown.__name__ = name
-    return shown
+    text_of.__name__ = name
+    return text_of

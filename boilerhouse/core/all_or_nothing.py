@@ -29,13 +29,13 @@ class WriteOutside(RuntimeError):
 class _Transaction:
     """Begins with the first write of its block, however it is made."""
 
-    def __init__(self, held: ExitStack) -> None:
-        self._held, self._depth, self._has_begun = held, _depth(), False
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack, self._depth, self._has_begun = stack, _depth(), False
 
     def begin(self) -> None:
         if not self._has_begun:
             self._has_begun = True
-            self._held.enter_context(events.outermost())
+            self._stack.enter_context(events.outermost())
 
     def look(self, execute: Callable[..., Any], sql: Any, parameters: Any, many: bool, context: Any) -> Any:
         """Called for each statement of the block."""
@@ -61,8 +61,8 @@ def all_or_nothing() -> Iterator[None]:
         with events.recording():
             yield
         return
-    with events.collecting_effects(), ExitStack() as held:
-        whole = _Transaction(held)
-        held.enter_context(connection.execute_wrapper(whole.look))
-        held.enter_context(events.beginning_by(whole.begin))
+    with events.collecting_effects(), ExitStack() as stack:
+        whole = _Transaction(stack)
+        stack.enter_context(connection.execute_wrapper(whole.look))
+        stack.enter_context(events.beginning_by(whole.begin))
         yield

@@ -12,19 +12,19 @@ class Cooldown:
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._seen: dict[Hashable, float] = {}
+        self._times: dict[Hashable, float] = {}
         self._changing = threading.Lock()
 
     def is_new(self, key: Hashable) -> bool:
         """Whether ``key`` was not recorded within that time; records it. Of concurrent threads, only one gets True."""
         now = time.monotonic()
         with self._changing:
-            self._seen = {k: at for k, at in self._seen.items() if now - at < self._seconds}
-            if key in self._seen:
+            self._times = {k: at for k, at in self._times.items() if now - at < self._seconds}
+            if key in self._times:
                 return False
-            self._seen[key] = now
+            self._times[key] = now
             return True
 
     def clear(self) -> None:
         with self._changing:
-            self._seen.clear()
+            self._times.clear()

@@ -31,12 +31,12 @@ class Ciphertext(bytes):
 
 
 @dataclass(frozen=True, slots=True)
-class _Kept:
+class _CachedKeys:
     stamp: tuple[str, int, int]
     keys: tuple[str, ...]
 
 
-_kept: _Kept | None = None
+_cache: _CachedKeys | None = None
 
 
 def key_file() -> Path:
@@ -50,7 +50,7 @@ def are_given() -> bool:
 
 def in_force() -> tuple[str, ...]:
     """All keys that can decrypt, newest first; the first one encrypts. Created on first use if none are configured."""
-    global _kept
+    global _cache
     if are_given():
         return tuple(settings.BOILERHOUSE_ENCRYPTION_KEYS)
     path = key_file()
@@ -60,9 +60,9 @@ def in_force() -> tuple[str, ...]:
         keys.once(path, keys.new_fernet_key)
         status = path.stat()
     stamp = (str(path), status.st_ino, status.st_mtime_ns)
-    if _kept is None or _kept.stamp != stamp:
-        _kept = _Kept(stamp, parse(path.read_text()))
-    return _kept.keys
+    if _cache is None or _cache.stamp != stamp:
+        _cache = _CachedKeys(stamp, parse(path.read_text()))
+    return _cache.keys
 
 
 def parse(text: str) -> tuple[str, ...]:

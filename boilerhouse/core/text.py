@@ -54,12 +54,12 @@ class Printer:
 
     def __init__(self) -> None:
         self._decode = codecs.getincrementaldecoder("utf-8")(errors="replace").decode
-        self._held = ""
+        self._pending = ""
 
     def feed(self, data: bytes, *, is_last: bool = False) -> bytes:
-        text = self._held + self._decode(data, is_last)
-        self._held = "\r" if text.endswith("\r") and not is_last else ""  # a newline may follow
-        return printable_utf8(text.removesuffix(self._held).encode())
+        text = self._pending + self._decode(data, is_last)
+        self._pending = "\r" if text.endswith("\r") and not is_last else ""  # a newline may follow
+        return printable_utf8(text.removesuffix(self._pending).encode())
 
 
 def _written_out(match: re.Match[str]) -> str:

@@ -107,9 +107,9 @@ def page(least: Role = Role.VIEWER) -> Callable[[View], View]:
     """
 
     def decorate(view: View) -> View:
-        shown = require_safe(vary_on_headers("HX-Request", "HX-Target")(_guarded(view, least)))
-        shown.is_page = True  # type: ignore[attr-defined]
-        return shown
+        guarded = require_safe(vary_on_headers("HX-Request", "HX-Target")(_guarded(view, least)))
+        guarded.is_page = True  # type: ignore[attr-defined]
+        return guarded
 
     return decorate
 
@@ -148,13 +148,13 @@ def action(
             messages.success(request, outcome)
             return back(request)
 
-        made = _guarded(act, least)
-        made.acts = acts  # type: ignore[attr-defined]
-        made.asks = asks  # type: ignore[attr-defined]
-        made.is_action = True  # type: ignore[attr-defined]
+        guarded = _guarded(act, least)
+        guarded.acts = acts  # type: ignore[attr-defined]
+        guarded.asks = asks  # type: ignore[attr-defined]
+        guarded.is_action = True  # type: ignore[attr-defined]
         if asks is None:
-            return require_POST(made)
-        return require_http_methods(["GET", "HEAD", "POST"])(vary_on_headers("HX-Target")(made))
+            return require_POST(guarded)
+        return require_http_methods(["GET", "HEAD", "POST"])(vary_on_headers("HX-Target")(guarded))
 
     return decorate
 

@@ -32,7 +32,7 @@ def keep(session: SessionBase, kind: str, outcome: Sequence[Any]) -> UUID:
     return key
 
 
-def kept(session: SessionBase, kind: str, key: UUID) -> list[Any] | None:
+def stored_results(session: SessionBase, kind: str, key: UUID) -> list[Any] | None:
     """The outcome; None if this session has no such action, or has newer ones."""
     outcome: list[Any] | None = dict(session.get(kind, [])).get(str(key))
     return outcome

@@ -37,7 +37,7 @@ def picked(request: HttpRequest) -> list[Assignment]:
     """The live assignments that are selected, or all of the list that match its filters; ``IDS`` at most."""
     values = request.POST if request.method == "POST" else request.GET
     if request.method != "POST" and "all" in values:
-        rows = tenant_listing.held(request, tenant_listing.listing(request))
+        rows = tenant_listing.live_assignments(request, tenant_listing.listing(request))
     else:
         rows = Assignment.objects.live().filter(pk__in=bulk_actions.ids(values.getlist("id")[:IDS]))
     return list(rows.select_related("pool").defer(*tenant_listing.LARGE).order_by("tenant_id")[:IDS])
@@ -71,7 +71,7 @@ def keep(session: SessionBase, outcome: Sequence[tuple[str, str, str]]) -> UUID:
 
 def results(session: SessionBase, batch: UUID) -> list[Result] | None:
     """The state of each tenant now; None if this session has no such release, or has newer ones."""
-    outcome = bulk_actions.kept(session, SESSION, batch)
+    outcome = bulk_actions.stored_results(session, SESSION, batch)
     if outcome is None:
         return None
     rows = Assignment.objects.defer(*tenant_listing.LARGE).in_bulk([UUID(pk) for _, pk, _ in outcome])
@@ -102,8 +102,8 @@ def _consequences(rows: Sequence[Assignment], losing: Sequence[Assignment]) -> I
 def _kind(rows: Sequence[Assignment]) -> str:
     """Another answer than to this question does nothing: the states of the tenants are part of it."""
     states = Counter(row.state for row in rows)
-    lost = len(_losing(rows))
-    return f"{'lose' if lost else 'save'}-{lost}-" + "-".join(str(states[state]) for state in AssignmentState)
+    losses = len(_losing(rows))
+    return f"{'lose' if losses else 'save'}-{losses}-" + "-".join(str(states[state]) for state in AssignmentState)
 
 
 def _release(row: Assignment) -> str:

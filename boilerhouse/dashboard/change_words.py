@@ -85,8 +85,8 @@ def words(action: str) -> str:
 
 def actions_called(text: str) -> list[str]:
     """Actions whose words contain the text; the search finds changes by them."""
-    known = {*ACTIONS, *(f"{kind}.{verb}" for kind in NOUNS for verb in VERBS)}
-    return sorted(action for action in known if text.lower() in words(action).lower())
+    actions = {*ACTIONS, *(f"{kind}.{verb}" for kind in NOUNS for verb in VERBS)}
+    return sorted(action for action in actions if text.lower() in words(action).lower())
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,15 +151,15 @@ def changes(entries: Iterable[AuditEntry]) -> list[Change]:
     for kind, (model, _) in _PAGES.items():
         if ids := {entry.object_id for entry in entries if entry.kind == kind}:
             there[kind] = {str(pk) for pk in model.objects.filter(pk__in=ids).values_list("pk", flat=True)}
-    if gone := {entry.object_id for entry in entries if entry.kind == "container"} - there.get("container", set()):
-        there["container"] |= {str(pk) for pk in Tombstone.objects.filter(pk__in=gone).values_list("pk", flat=True)}
+    if missing := {entry.object_id for entry in entries if entry.kind == "container"} - there.get("container", set()):
+        there["container"] |= {str(pk) for pk in Tombstone.objects.filter(pk__in=missing).values_list("pk", flat=True)}
     return [Change(one, _url(one, there), _differences(one)) for one in entries]
 
 
 def _differences(entry: AuditEntry) -> list[Difference]:
     """Without the tenant of a container, whom its row names with a link."""
-    found = differences(entry.before, entry.after)
-    return [one for one in found if entry.kind != "container" or one.name != TENANT]
+    rows = differences(entry.before, entry.after)
+    return [one for one in rows if entry.kind != "container" or one.name != TENANT]
 
 
 def _url(entry: AuditEntry, there: dict[str, set[str]]) -> str:

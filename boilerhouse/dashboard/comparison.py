@@ -33,8 +33,8 @@ class Comparison:
 
 def of(pool_id: str = "") -> Comparison:
     """The comparison for one pool, or for the deployment."""
-    known = weeks.compare(pool_id)
-    this, last = known.this, known.last
+    weeks_of_pool = weeks.compare(pool_id)
+    this, last = weeks_of_pool.this, weeks_of_pool.last
     lines = [
         _counts("Claims", this.claims, last.claims if last else None),
         _times(this, last),
@@ -66,24 +66,24 @@ def _counts(label: str, now: int, before: int | None, *, is_bad: bool = False) -
 def _times(this: Week, last: Week | None) -> Line:
     label = "Claim time, p95"
     now, before = this.p95_ms, last.p95_ms if last else None
-    shown = duration_ms(now) if now is not None else "no claims"
+    text = duration_ms(now) if now is not None else "no claims"
     if last is None or before is None or now is None:
         unknown = "" if last is None else "no claims"
-        return Line(label, shown, unknown if before is None else duration_ms(before), "")
+        return Line(label, text, unknown if before is None else duration_ms(before), "")
     difference = now - before
     words = f"{duration_ms(abs(difference))} {'slower' if difference > 0 else 'faster'}"
-    return _line(label, shown, duration_ms(before), words, difference, is_bad=True)
+    return _line(label, text, duration_ms(before), words, difference, is_bad=True)
 
 
 def _shares(this: Week, last: Week | None) -> Line:
     label = "Cold claims"
     now, before = this.cold_share, last.cold_share if last else None
-    shown = _percent(now)
+    text = _percent(now)
     if last is None or before is None or now is None:
-        return Line(label, shown, _percent(before) if last else "", "")
+        return Line(label, text, _percent(before) if last else "", "")
     points = round(100 * (now - before), 1)
     words = f"{abs(points):g} {'point' if abs(points) == 1 else 'points'} {'more' if points > 0 else 'less'}"
-    return _line(label, shown, _percent(before), words, points, is_bad=True)
+    return _line(label, text, _percent(before), words, points, is_bad=True)
 
 
 def _percent(share: float | None) -> str:

@@ -55,19 +55,19 @@ def of_schema(schema: Any) -> list[ConfigField]:
 def _field(name: str, rule: Any, *, is_required: bool) -> ConfigField:
     rule = rule if isinstance(rule, dict) else {}
     kind = rule.get("type")
-    made = ConfigField(name, kind if kind in PLAIN else "json", _hint(rule), is_required)
+    config_field = ConfigField(name, kind if kind in PLAIN else "json", _hint(rule), is_required)
     choices = rule.get("enum")
     if isinstance(choices, list) and 0 < len(choices) <= MAX_CHOICES:
-        made.options = [(json.dumps(one), one if isinstance(one, str) else json.dumps(one)) for one in choices]
+        config_field.options = [(json.dumps(one), one if isinstance(one, str) else json.dumps(one)) for one in choices]
     elif kind == "boolean":
-        made.options = [("true", "yes"), ("false", "no")]
-    if made.options:
-        made.options.insert(0, ("", "not set"))
+        config_field.options = [("true", "yes"), ("false", "no")]
+    if config_field.options:
+        config_field.options.insert(0, ("", "not set"))
     if "default" in rule:
         default = rule["default"]
-        is_text = made.kind == "string" and not made.options and isinstance(default, str)
-        made.value = default if is_text else json.dumps(default)
-    return made
+        is_text = config_field.kind == "string" and not config_field.options and isinstance(default, str)
+        config_field.value = default if is_text else json.dumps(default)
+    return config_field
 
 
 def _hint(rule: dict[str, Any]) -> str:

@@ -95,14 +95,14 @@ def combined(base: Any, mine: Any, theirs: Any, *, keeps_mine: bool) -> Any:
         return copy.deepcopy(mine)
     if isinstance(mine, dict) and isinstance(theirs, dict):
         before = base if isinstance(base, dict) else {}
-        made = {}
+        merged = {}
         for name in dict.fromkeys((*theirs, *mine)):
             value = combined(
                 before.get(name, _ABSENT), mine.get(name, _ABSENT), theirs.get(name, _ABSENT), keeps_mine=keeps_mine
             )
             if value is not _ABSENT:
-                made[name] = value
-        return made
+                merged[name] = value
+        return merged
     return copy.deepcopy(mine if keeps_mine else theirs)
 
 

@@ -39,56 +39,58 @@ IDS = 200
 """The maximum number of objects in one bulk action."""
 
 
-def _held(tenant_id: str) -> Assignment:
-    held = Assignment.objects.live().select_related("container").filter(tenant_id=tenant_id).first()
-    if held is None:
+def _claim_of(tenant_id: str) -> Assignment:
+    claim = Assignment.objects.live().select_related("container").filter(tenant_id=tenant_id).first()
+    if claim is None:
         raise errors.NothingHeld
-    return held
+    return claim
 
 
-def _release_question(held: Assignment) -> Question:
+def _release_question(claim: Assignment) -> Question:
     """Of a tenant that uses a container, by what its pool saves."""
-    specs = [spec.pk for spec in syncing.specs_to_save(held.pool_id, None)]
-    where = f" from {short(str(held.container_ref))}" if held.container_ref else ""
-    measured = held.container.disk_bytes if held.container else None
+    specs = [spec.pk for spec in syncing.specs_to_save(claim.pool_id, None)]
+    where = f" from {short(str(claim.container_ref))}" if claim.container_ref else ""
+    measured = claim.container.disk_bytes if claim.container else None
     amount = f" ({size(measured)} when last measured)" if measured is not None else ""
-    lost = f"{held.tenant_id} is disconnected{where} now. The container is stopped"
+    effect = f"{claim.tenant_id} is disconnected{where} now. The container is stopped"
     if specs:
-        text = f"{lost}, its state{amount} is saved by {', '.join(specs)}, and it is removed. {RETRIED}"
-        return Question(f"Release {held.tenant_id}?", text, "Save and release", "release")
+        text = f"{effect}, its state{amount} is saved by {', '.join(specs)}, and it is removed. {RETRIED}"
+        return Question(f"Release {claim.tenant_id}?", text, "Save and release", "release")
     text = (
-        f"{lost} and removed. Nothing is saved: no sync spec of {held.pool_id} saves on release. Its state{amount} is"
-        " lost."
+        f"{effect} and removed. Nothing is saved: no sync spec of {claim.pool_id} saves on release. Its"
+        f" state{amount} is lost."
     )
-    return Question(f"Release {held.tenant_id} without a save?", text, "Release and lose state", "lose", held.tenant_id)
+    return Question(
+        f"Release {claim.tenant_id} without a save?", text, "Release and lose state", "lose", claim.tenant_id
+    )
 
 
 def release_tenant(_request: HttpRequest, tenant_id: str) -> Question:
-    held = _held(tenant_id)
-    match held.state:
+    claim = _claim_of(tenant_id)
+    match claim.state:
         case AssignmentState.PENDING:
             text = "The container is removed because it may hold the tenant's data. The saved state is not changed."
             return Question(f"Cancel the claim of {tenant_id}?", text, "Cancel claim", "cancel")
         case AssignmentState.ASSIGNED:
-            return _release_question(held)
+            return _release_question(claim)
         case AssignmentState.RELEASING:
             text = "It is being released already. You can follow the release."
             return Question(f"Release {tenant_id}?", text, "Follow release", "join")
         case _:
-            text = f"Its last save failed: {held.outcome_detail} {held.whereabouts} The save is tried again now."
+            text = f"Its last save failed: {claim.outcome_detail} {claim.whereabouts} The save is tried again now."
             return Question(f"Save {tenant_id} again?", text, "Retry save", "retry")
 
 
 def discard_tenant(_request: HttpRequest, tenant_id: str) -> Question:
-    _held(tenant_id)
+    _claim_of(tenant_id)
     text = "Changes since the last complete save are discarded. They can be recovered on the node for a limited time."
     return Question(f"Discard the unsaved state of {tenant_id}?", text, "Discard state", "discard", tenant_id)
 
 
 def erase_tenant(_request: HttpRequest, tenant_id: str) -> Question:
     amount = syncing.known_bytes(tenant_id)
-    known = f"All saved state of {tenant_id}{f', {size(amount)},' if amount else ''} is deleted"
-    text = f"{known} at the sinks, including backups. It cannot be recovered. Activity and Changes keep a record."
+    effect = f"All saved state of {tenant_id}{f', {size(amount)},' if amount else ''} is deleted"
+    text = f"{effect} at the sinks, including backups. It cannot be recovered. Activity and Changes keep a record."
     return Question(f"Erase the state of {tenant_id}?", text, "Erase state", "erase", tenant_id)
 
 
@@ -116,11 +118,11 @@ def remove_container(_request: HttpRequest, container_id: UUID) -> Question:
     container = Container.objects.filter(pk=container_id).first()
     if container is None:
         raise pool_errors.ContainerNotFound(f"There is no container {container_id}; it may have been removed.")
-    held = Assignment.objects.live().select_related("container").filter(container_ref=container_id).first()
-    if held is not None and held.state == AssignmentState.ASSIGNED:
-        return _release_question(held)
-    if held is not None:
-        return release_tenant(_request, held.tenant_id)
+    claim = Assignment.objects.live().select_related("container").filter(container_ref=container_id).first()
+    if claim is not None and claim.state == AssignmentState.ASSIGNED:
+        return _release_question(claim)
+    if claim is not None:
+        return release_tenant(_request, claim.tenant_id)
     text = f"No tenant is using it. {container.pool_id} starts a replacement if it needs one."
     return Question(f"Remove {short(str(container_id))}?", text, "Remove container", "remove")
 
@@ -131,43 +133,48 @@ def drain_pool(_request: HttpRequest, pool_id: str) -> Question:
     refused = f", including {status.waiting} waiting" if status.waiting else ""
     removed = f"{count(warm, 'idle or starting container')} {'is' if warm == 1 else 'are'} removed." if warm else ""
     if status.claimed:
-        held = f"{count(status.claimed, 'tenant')} stay{'s' if status.claimed == 1 else ''} until release."
+        remainder = f"{count(status.claimed, 'tenant')} stay{'s' if status.claimed == 1 else ''} until release."
     else:
-        held = "No tenant is using this pool."
-    text = " ".join(filter(None, (f"New claims are refused{refused}.", removed, held)))
+        remainder = "No tenant is using this pool."
+    text = " ".join(filter(None, (f"New claims are refused{refused}.", removed, remainder)))
     return Question(f"Drain {pool_id}?", text, "Drain pool", "drain")
 
 
 def delete_pool(_request: HttpRequest, pool_id: str) -> Question:
     pool = find_pool(pool_id)
     status, specs = pool.status(), syncing.specs_to_save(pool_id, None)
-    held = status.claimed + pool.release_failed
-    if not held:
+    tenants = status.claimed + pool.release_failed
+    if not tenants:
         first = "No tenant is using it."
     elif specs:
-        first = f"{count(held, 'tenant')} {'is' if held == 1 else 'are'} saved and released first."
+        first = f"{count(tenants, 'tenant')} {'is' if tenants == 1 else 'are'} saved and released first."
     else:
-        lost = "its state is" if held == 1 else "their state is"
-        first = f"{count(held, 'tenant')} {'is' if held == 1 else 'are'} released first without a save: {lost} lost."
+        states = "its state is" if tenants == 1 else "their state is"
+        released = f"{count(tenants, 'tenant')} {'is' if tenants == 1 else 'are'} released first"
+        first = f"{released} without a save: {states} lost."
     text = f"{first} Then its containers, its sync specs and the pool are deleted. Saved state stays in the sinks."
     return Question(f"Delete {pool_id}?", text, "Delete pool", "delete", pool_id)
 
 
 def delete_spec(_request: HttpRequest, spec_id: str) -> Question:
     spec = find_spec(spec_id)
-    held = Assignment.objects.live().filter(pool_id=spec.pool_id).count()
-    using = f"{count(held, 'tenant')} of {spec.pool_id} {'is' if held == 1 else 'are'}" if held else "Later tenants are"
+    tenants = Assignment.objects.live().filter(pool_id=spec.pool_id).count()
+    using = (
+        f"{count(tenants, 'tenant')} of {spec.pool_id} {'is' if tenants == 1 else 'are'}"
+        if tenants
+        else "Later tenants are"
+    )
     text = f"{using} no longer saved there. Saved state stays in the sink."
     return Question(f"Delete {spec_id}?", text, "Delete sync spec", "delete", spec_id)
 
 
 def trigger_spec(_request: HttpRequest, spec_id: str) -> Question:
     spec = find_spec(spec_id)
-    held = Assignment.objects.filter(pool_id=spec.pool_id, state=AssignmentState.ASSIGNED).count()
-    if not held:
+    tenants = Assignment.objects.filter(pool_id=spec.pool_id, state=AssignmentState.ASSIGNED).count()
+    if not tenants:
         raise Conflict("No tenant is assigned a container of this pool. There is nothing to save.")
-    text = f"The state of {count(held, 'tenant')} of {spec.pool_id} is saved. Tenants keep working."
-    return Question(f"Save {count(held, 'tenant')} now?", text, f"Save {count(held, 'tenant')}", "save")
+    text = f"The state of {count(tenants, 'tenant')} of {spec.pool_id} is saved. Tenants keep working."
+    return Question(f"Save {count(tenants, 'tenant')} now?", text, f"Save {count(tenants, 'tenant')}", "save")
 
 
 def delete_workload(_request: HttpRequest, workload_id: str) -> Question:
@@ -250,8 +257,10 @@ def delete_credential(_request: HttpRequest, credential_id: str) -> Question:
 
 
 def delete_registry_credential(_request: HttpRequest, registry_credential_id: str) -> Question:
-    found = registry_credentials.find(registry_credential_id)
-    text = f"The stored secret is deleted and cannot be read back. Later pulls from {found.registry} do not use it."
+    credential = registry_credentials.find(registry_credential_id)
+    text = (
+        f"The stored secret is deleted and cannot be read back. Later pulls from {credential.registry} do not use it."
+    )
     return Question(f"Delete {registry_credential_id}?", text, "Delete credential", "delete", registry_credential_id)
 
 

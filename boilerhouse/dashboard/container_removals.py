@@ -53,31 +53,33 @@ def question(request: HttpRequest) -> Question:
     chosen = picked(request)
     if not chosen:
         raise Conflict("None of the selected containers is idle or claimed. Nothing was removed.")
-    held = [one for one in chosen if one.tenant]  # type: ignore[attr-defined]
-    pools = Counter(one.pool_id for one in held)
+    claimed = [one for one in chosen if one.tenant]  # type: ignore[attr-defined]
+    pools = Counter(one.pool_id for one in claimed)
     specs = {pool_id: [spec.pk for spec in syncing.specs_to_save(pool_id, None)] for pool_id in pools}
-    lost = sum(number for pool_id, number in pools.items() if not specs[pool_id])
-    text = " ".join(filter(None, (_of_held(held, lost), _of_idle(len(chosen) - len(held)))))
+    losses = sum(number for pool_id, number in pools.items() if not specs[pool_id])
+    text = " ".join(filter(None, (_of_held(claimed, losses), _of_idle(len(chosen) - len(claimed)))))
     title, number = f"Remove {count(len(chosen), 'container')}?", len(chosen)
     values = request.POST if request.method == "POST" else request.GET
     fields = [(name, values[name]) for name in ("of", "all", "matching") if values.get(name)]
     if not values.get("all"):
         fields += [("id", str(one.pk)) for one in chosen]
-    typed = str(number) if number > MANY or lost else ""
-    verb = f"Remove {number} and lose state" if lost else f"Save and remove {number}" if held else f"Remove {number}"
-    return Question(title, text, verb, "lose" if lost else "remove", typed, fields)
+    typed = str(number) if number > MANY or losses else ""
+    verb = (
+        f"Remove {number} and lose state" if losses else f"Save and remove {number}" if claimed else f"Remove {number}"
+    )
+    return Question(title, text, verb, "lose" if losses else "remove", typed, fields)
 
 
-def _of_held(held: Sequence[Container], lost: int) -> str:
-    if not held:
+def _of_held(claimed: Sequence[Container], losses: int) -> str:
+    if not claimed:
         return ""
-    names = ", ".join(str(one.tenant) for one in held[:10])  # type: ignore[attr-defined]
-    more = f" and {len(held) - 10} more" if len(held) > 10 else ""
-    text = f"{names}{more} {'is' if len(held) == 1 else 'are'} disconnected now."
-    if lost == len(held):
+    names = ", ".join(str(one.tenant) for one in claimed[:10])  # type: ignore[attr-defined]
+    more = f" and {len(claimed) - 10} more" if len(claimed) > 10 else ""
+    text = f"{names}{more} {'is' if len(claimed) == 1 else 'are'} disconnected now."
+    if losses == len(claimed):
         return f"{text} Nothing is saved: no sync spec of their pools saves on release. Their state is lost."
-    if lost:
-        return f"{text} The state of {count(lost, 'tenant')} is lost: no sync spec of their pools saves on release."
+    if losses:
+        return f"{text} The state of {count(losses, 'tenant')} is lost: no sync spec of their pools saves on release."
     return f"{text} Their state is saved. {RETRIED}"
 
 
@@ -122,7 +124,7 @@ class Row:
 
 def rows_of(session: Any, key: UUID) -> list[Row]:
     """What has become of each by now; nothing if the session does not know the action any more."""
-    results = [Result(*one) for one in bulk_actions.kept(session, SESSION, key) or []]
+    results = [Result(*one) for one in bulk_actions.stored_results(session, SESSION, key) or []]
     states = dict(Container.objects.filter(pk__in=[one.container_id for one in results]).values_list("pk", "state"))
     return [_row(one, states.get(UUID(one.container_id))) for one in results]
 

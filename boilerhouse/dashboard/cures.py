@@ -99,10 +99,10 @@ def _below(name: str) -> Any:
 
 def further(errors: Sequence[FieldError], more: Sequence[FieldError]) -> list[FieldError]:
     """The errors of ``more`` at other places than those of ``errors``."""
-    taken = [error.pointer for error in errors]
+    pointers = [error.pointer for error in errors]
     return [
         error
         for error in more
         if not any(f"{error.pointer}/".startswith(f"{pointer}/") or f"{pointer}/".startswith(f"{error.pointer}/")
-                    for pointer in taken)
+                    for pointer in pointers)
     ]  # fmt: skip

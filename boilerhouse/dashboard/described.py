@@ -41,14 +41,14 @@ def groups(value: dict[str, Any], sections: Sections, titles: Sequence[tuple[str
     Sections that no group names are in the first.
     """
     document = Document(value, sections)
-    rows = {shown.section.title: _rows(shown, document.value) for shown in document.shown()}
+    rows = {section.section.title: _rows(section, document.value) for section in document.shown()}
     named = {title for _, members in titles for title in members}
     others = [title for title in rows if title not in named]
-    made = []
+    result = []
     for position, (title, members) in enumerate(titles):
-        wanted = [*members, *(others if position == 0 else [])]
-        made.append(Group(title, [row for member in wanted for row in rows.get(member, [])]))
-    return [group for group in made if group.rows]
+        chosen = [*members, *(others if position == 0 else [])]
+        result.append(Group(title, [row for member in chosen for row in rows.get(member, [])]))
+    return [group for group in result if group.rows]
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], sections: Sections) -> list[Difference]:
@@ -65,30 +65,30 @@ def differences(old: dict[str, Any], new: dict[str, Any], sections: Sections) ->
 def _facts(value: dict[str, Any], sections: Sections) -> dict[str, str]:
     document = Document(value, sections)
     facts: dict[str, str] = {}
-    for position, shown in enumerate(document.shown()):
-        title = shown.section.title
-        for row in _rows(shown, document.value, is_whole=True):
+    for position, section in enumerate(document.shown()):
+        title = section.section.title
+        for row in _rows(section, document.value, is_whole=True):
             name = row.label if row.label == title or not position else f"{title}: {row.label}"
             facts[name] = f"{facts[name]}, {row.text}" if name in facts else row.text
     return facts
 
 
-def _rows(shown: ShownSection, value: Any, *, is_whole: bool = False) -> list[Row]:
+def _rows(part_of_form: ShownSection, value: Any, *, is_whole: bool = False) -> list[Row]:
     """``is_whole``: long texts are not cut, so that a difference at their end counts."""
-    section = shown.section
+    section = part_of_form.section
     if section.is_list:
-        return [Row(_name_of(group, value), _line(group.parts[1:], value)) for group in shown.groups]
-    own = [part for part in shown.parts if has(value, part.pointer)]
-    if section.blank is not None and len(shown.parts) <= ONE_LINE and shown.can_go:
+        return [Row(_name_of(group, value), _line(group.parts[1:], value)) for group in part_of_form.groups]
+    own = [part for part in part_of_form.parts if has(value, part.pointer)]
+    if section.blank is not None and len(part_of_form.parts) <= ONE_LINE and part_of_form.can_go:
         line = _line(own, value)
         return [Row(section.title, line)] if line else []
-    facts = [(part.part.label, _whole(part, value) if is_whole else _said(part, value)) for part in own]
+    facts = [(part.part.label, _whole(part, value) if is_whole else _value_text(part, value)) for part in own]
     return [Row(label, text) for label, text in facts if text]
 
 
 def _name_of(group: ShownGroup, value: Any) -> str:
     first = group.parts[0]
-    return f"{group.title.rpartition(' ')[0]} {_said(first, value)}"
+    return f"{group.title.rpartition(' ')[0]} {_value_text(first, value)}"
 
 
 def _line(parts: Sequence[ShownPart], value: Any) -> str:
@@ -96,12 +96,12 @@ def _line(parts: Sequence[ShownPart], value: Any) -> str:
     for part in parts:
         if part.part.kind == "flag":
             texts += [part.part.label.lower()] if get(value, part.pointer) is True else []
-        elif text := _said(part, value):
+        elif text := _value_text(part, value):
             texts.append(text)
     return ", ".join(texts) or "default"
 
 
-def _said(part: ShownPart, value: Any) -> str:
+def _value_text(part: ShownPart, value: Any) -> str:
     inner = get(value, part.pointer)
     if part.part.kind == "flag":
         return "yes" if inner is True else "no" if part.part.default is True else ""
@@ -114,4 +114,4 @@ def _said(part: ShownPart, value: Any) -> str:
 
 def _whole(part: ShownPart, value: Any) -> str:
     inner = get(value, part.pointer)
-    return part.text if part.part.kind in ("json", "map") and inner else _said(part, value)
+    return part.text if part.part.kind in ("json", "map") and inner else _value_text(part, value)

@@ -357,17 +357,17 @@ class Document:
             wrong.is_first_wrong = True
         return sections
 
-    def _summary(self, shown: ShownSection) -> str:
+    def _summary(self, section: ShownSection) -> str:
         """What the document itself says in this section; defaults are left out."""
-        own = [part for part in shown.parts if has(self.value, part.pointer)]
-        if shown.section.is_list:
-            names = [spoken(group.parts[0].part, get(self.value, group.parts[0].pointer)) for group in shown.groups]
+        own = [part for part in section.parts if has(self.value, part.pointer)]
+        if section.section.is_list:
+            names = [spoken(group.parts[0].part, get(self.value, group.parts[0].pointer)) for group in section.groups]
             return ", ".join(filter(None, names[:5])) + (", …" if len(names) > 5 else "") or "None"
         texts = [(part.part.label, spoken(part.part, get(self.value, part.pointer))) for part in own]
-        said = [f"{label}: {text}" for label, text in texts if text][:4]
-        if said:
-            return " · ".join(said)
-        return "Defaults" if any(part.part.default is not None for part in shown.parts) else "Not set"
+        values = [f"{label}: {text}" for label, text in texts if text][:4]
+        if values:
+            return " · ".join(values)
+        return "Defaults" if any(part.part.default is not None for part in section.parts) else "Not set"
 
     def _parts(self, section: Section, base: str) -> list[ShownPart]:
         return [self._part(part, _pointer(base, part.path)) for part in section.parts]

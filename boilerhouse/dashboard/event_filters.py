@@ -37,9 +37,9 @@ class EventFilters:
         self.span = time_ranges.range_of(self.address, zone_of(request))
         part = self.address.get("part")
         self.part = part if part in (*event_words.PARTS, "people") else ""
-        wanted = self.address.all("type")
-        self.types = [name for name in wanted if name in TYPES]
-        self.without = [name[1:] for name in wanted if name.startswith("-") and name[1:] in TYPES]
+        values = self.address.all("type")
+        self.types = [name for name in values if name in TYPES]
+        self.without = [name[1:] for name in values if name.startswith("-") and name[1:] in TYPES]
         routine = self.address.get("routine")
         self.routine = routine if routine in ("show", UNCHANGED) else ""
         self.q = self.address.get("q")

@@ -80,13 +80,13 @@ def by_day(rows: QuerySet[Event], zone: tzinfo, most: int) -> dict[date, Fold]:
 
 def _folds(rows: QuerySet[Event], key: Callable[[datetime], T], url: str, most: int) -> dict[T, Fold]:
     saves = rows.filter(type="sync.completed", is_routine=True).order_by("-pk")
-    found: list[tuple[datetime, str]] = list(saves.values_list("created_at", "tenant_id")[: most + 1])
+    times: list[tuple[datetime, str]] = list(saves.values_list("created_at", "tenant_id")[: most + 1])
     folds: dict[T, Fold] = {}
-    for at, tenant_id in found[:most]:
+    for at, tenant_id in times[:most]:
         one = folds.setdefault(key(at), Fold(at, at, 0, set(), url))
         one.first, one.last = min(one.first, at), max(one.last, at)
         one.saves += 1
         one.tenants.add(tenant_id)
-    if len(found) > most:
-        folds[key(found[most - 1][0])].is_more = True
+    if len(times) > most:
+        folds[key(times[most - 1][0])].is_more = True
     return folds

@@ -90,9 +90,9 @@ class ApiForm:
     def _texts(self) -> dict[str, str]:
         """The values of its fields as shown; not of secrets."""
         return {
-            shown.name: f"{shown.value} {shown.unit}".strip() if shown.value else ""
-            for shown in self.fields
-            if not shown.is_secret
+            entry.name: f"{entry.value} {entry.unit}".strip() if entry.value else ""
+            for entry in self.fields
+            if not entry.is_secret
         }
 
     def meet(self, posted: Mapping[str, str], theirs: ApiForm, who: str, at: datetime | None) -> bool:
@@ -106,7 +106,7 @@ class ApiForm:
         self.base = posted["base"]
         self.conflict = compare(before, self._texts(), theirs._texts(), who, at)
         for change in self.conflict.changes:
-            at_field = next((shown for shown in self.fields if f"/{shown.name}" == change.pointer), None)
+            at_field = next((entry for entry in self.fields if f"/{entry.name}" == change.pointer), None)
             change.label = at_field.label if at_field else change.pointer
             if at_field and at_field.options:
                 change.spell(partial(_label, dict(at_field.options)))
@@ -116,74 +116,74 @@ class ApiForm:
         """Afterwards its fields have the values of ``theirs`` with the changes of ``posted``; ``keeps_mine`` decides
         what both have changed."""
         before = _json_object(posted.get("base")) or {}
-        other = {shown.name: shown for shown in theirs.fields}
+        other = {entry.name: entry for entry in theirs.fields}
         texts = theirs._texts()
-        for shown in self.fields:
-            mine = posted.get(shown.name, "").strip()
-            unit = posted.get(f"{shown.name}:unit", "")
-            text = f"{mine} {unit}".strip() if mine and shown.units else mine
-            now = other[shown.name]
-            has_changed = texts.get(shown.name) != before.get(shown.name)
-            is_theirs = text == before.get(shown.name) or (has_changed and not keeps_mine)
-            shown.value, shown.unit = (now.value, now.unit) if is_theirs else (mine, unit)
+        for entry in self.fields:
+            mine = posted.get(entry.name, "").strip()
+            unit = posted.get(f"{entry.name}:unit", "")
+            text = f"{mine} {unit}".strip() if mine and entry.units else mine
+            now = other[entry.name]
+            has_changed = texts.get(entry.name) != before.get(entry.name)
+            is_theirs = text == before.get(entry.name) or (has_changed and not keeps_mine)
+            entry.value, entry.unit = (now.value, now.unit) if is_theirs else (mine, unit)
         self.base = theirs.base
 
     def _field(
         self, name: str, label: str, hint: str, value: Any, options: list[tuple[str, str]], *, is_secret: bool
     ) -> Field:
-        shown = Field(name, label, hint, _text(value), options, is_secret=is_secret)
+        entry = Field(name, label, hint, _text(value), options, is_secret=is_secret)
         if name in self._durations:
-            shown.units, shown.unit = DURATION.names, DURATION.usual
+            entry.units, entry.unit = DURATION.names, DURATION.usual
             if isinstance(value, int):
-                shown.value, shown.unit = DURATION.split(value)
-        return shown
+                entry.value, entry.unit = DURATION.split(value)
+        return entry
 
     def read(self, posted: Mapping[str, str], **more: Any) -> dict[str, Any] | None:
         """The validated input; None if there are errors, which the form then shows."""
         values: dict[str, Any] = dict(more)
         self.errors = []
-        for shown in self.fields:
-            typed = posted.get(shown.name, "").strip()
-            shown.value = "" if shown.is_secret else typed
-            if shown.units:
-                shown.unit = posted.get(f"{shown.name}:unit", "")
-            if typed and (value := self._value(shown, typed)) is not None:
-                _put(values, shown.name, value)
-            if shown.units and shown.unit not in shown.units:
-                shown.unit = DURATION.usual
+        for entry in self.fields:
+            typed = posted.get(entry.name, "").strip()
+            entry.value = "" if entry.is_secret else typed
+            if entry.units:
+                entry.unit = posted.get(f"{entry.name}:unit", "")
+            if typed and (value := self._value(entry, typed)) is not None:
+                _put(values, entry.name, value)
+            if entry.units and entry.unit not in entry.units:
+                entry.unit = DURATION.usual
         body = self._serializer(data=values, context=self.serializer_context)
         if body.is_valid() and not self.errors:
             return dict(body.validated_data)
         self.errors += field_errors(body.errors)
-        kept = cures.without(values, [error.pointer for error in self.errors])
-        rest = self._serializer(data=kept, context=self.serializer_context)
+        remaining = cures.without(values, [error.pointer for error in self.errors])
+        rest = self._serializer(data=remaining, context=self.serializer_context)
         if not rest.is_valid():
             self.errors += cures.further(self.errors, field_errors(rest.errors))
         self.errors = [self._cured(error) for error in self.errors]
         self._place()
         return None
 
-    def _value(self, shown: Field, typed: str) -> Any:
+    def _value(self, entry: Field, typed: str) -> Any:
         """The value of the submitted text; None, with an error, for text that is no quantity."""
-        if shown.name in self._lists:
+        if entry.name in self._lists:
             return typed.replace(",", " ").split()
-        if shown.name not in self._durations:
+        if entry.name not in self._durations:
             return typed
-        least = self._durations[shown.name]
+        least = self._durations[entry.name]
         try:
-            value = DURATION.parse(typed, shown.unit)
+            value = DURATION.parse(typed, entry.unit)
             if 0 < value < least:
                 raise ValueError(f"Enter at least {DURATION.show(least)}, or 0.")
         except ValueError as error:
-            self.errors.append(FieldError(shown.pointer, str(error), "quantity"))
+            self.errors.append(FieldError(entry.pointer, str(error), "quantity"))
             return None
-        if shown.value:
-            shown.value, shown.unit = DURATION.split(value)
+        if entry.value:
+            entry.value, entry.unit = DURATION.split(value)
         return value
 
     def _cured(self, error: FieldError) -> FieldError:
-        at = next((shown for shown in self.fields if _is_of(error.pointer, shown.name)), None)
-        labels = {shown.name.rpartition(".")[2]: shown.label for shown in self.fields}
+        at = next((entry for entry in self.fields if _is_of(error.pointer, entry.name)), None)
+        labels = {entry.name.rpartition(".")[2]: entry.label for entry in self.fields}
         if error.code == "quantity":
             return error
         detail = cures.cure(
@@ -198,15 +198,15 @@ class ApiForm:
 
     def _top(self, name: str) -> int | None:
         """The value of the field that bounds this one, if it is a number."""
-        above = next((shown for shown in self.fields if shown.name == self._tops.get(name)), None)
+        above = next((entry for entry in self.fields if entry.name == self._tops.get(name)), None)
         return natural(above.value, MAX_ID) if above is not None else None
 
     def _place(self) -> None:
         """Give each field its first error, and open the page at the first of these fields."""
-        for shown in self.fields:
-            shown.error = next((e.detail for e in self.errors if _is_of(e.pointer, shown.name)), "")
-            shown.is_first_wrong = False
-        wrong = next((shown for shown in self.fields if shown.error), None)
+        for entry in self.fields:
+            entry.error = next((e.detail for e in self.errors if _is_of(e.pointer, entry.name)), "")
+            entry.is_first_wrong = False
+        wrong = next((entry for entry in self.fields if entry.error), None)
         if wrong is not None:
             wrong.is_first_wrong = True
 
@@ -214,14 +214,14 @@ class ApiForm:
     def noted(self) -> list[tuple[FieldError, Field | None]]:
         """Errors, each with its field; None for one that no field shows."""
         return [
-            (error, next((shown for shown in self.fields if _is_of(error.pointer, shown.name)), None))
+            (error, next((entry for entry in self.fields if _is_of(error.pointer, entry.name)), None))
             for error in self.errors
         ]
 
     def add(self, error: BoilerhouseError) -> None:
         """Add the errors of a service."""
         errors = error.errors if isinstance(error, Invalid) else [FieldError("/id", error.detail, error.code)]
-        labels = {shown.name.rpartition(".")[2]: shown.label for shown in self.fields}
+        labels = {entry.name.rpartition(".")[2]: entry.label for entry in self.fields}
         self.errors += [FieldError(e.pointer, cures.in_words(e.detail, labels), e.code) for e in errors]
         self._place()
 

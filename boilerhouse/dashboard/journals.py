@@ -139,9 +139,9 @@ class Journal:
             return Part(list(_below(self._rows, before).order_by("-pk")[:size]))
         return scan(self._rows, self._among, size, before=before, budget_s=budget_s)
 
-    def _set(self, found: list[Any], *, has_older: bool) -> None:
-        self.rows, self.has_older = found, has_older
-        self.days = list(time_ranges.days(found, self._when, self.span.zone))
+    def _set(self, rows: list[Any], *, has_older: bool) -> None:
+        self.rows, self.has_older = rows, has_older
+        self.days = list(time_ranges.days(rows, self._when, self.span.zone))
 
     def __bool__(self) -> bool:
         return bool(self.rows)

@@ -39,8 +39,8 @@ class KeysetListing(Listing):
         if self._name == BEFORE:
             rows = rows.reverse()
         read = list(rows[: per_page + 1])
-        shown = read[:per_page]
-        return shown[::-1] if self._name == BEFORE else shown, len(read) > per_page
+        page_rows = read[:per_page]
+        return page_rows[::-1] if self._name == BEFORE else page_rows, len(read) > per_page
 
     def _beyond(self, value: Any, pk: UUID, *, is_before: bool) -> Q:
         """The rows after the place in this order, in which empty values are last; or those before it."""

@@ -110,8 +110,8 @@ class _Follower:
         with suppress(pool_errors.EngineUnavailable):
             async with aclosing(from_thread(source, LOOK_AT_SESSION_EVERY_S)) as chunks:
                 async for chunk in chunks:
-                    if shown := printer.feed(chunk).decode():
-                        await self._send({"log": shown})
+                    if printable := printer.feed(chunk).decode():
+                        await self._send({"log": printable})
                         await asyncio.sleep(PAUSE_S)
                     if time.monotonic() - checked_at >= LOOK_AT_SESSION_EVERY_S:
                         checked_at = time.monotonic()

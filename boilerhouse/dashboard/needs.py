@@ -87,13 +87,13 @@ class Need:
         return f"need-{hashlib.sha256(self.cause.key.encode()).hexdigest()[:10]}"
 
 
-def of(found: Sequence[Cause], request: HttpRequest) -> list[Need]:
+def of(present: Sequence[Cause], request: HttpRequest) -> list[Need]:
     """The causes for whoever sends this request."""
     mutes = MUTES if may(request, Role.OPERATOR) else ()
-    muted = muted_causes.muted() if found else {}
+    muted = muted_causes.muted() if present else {}
     return [
         Need(cause, _link(cause, request), _buttons(cause, request), mutes, muted.get(key_of(cause.key)))
-        for cause in found
+        for cause in present
     ]
 
 
@@ -134,8 +134,8 @@ def _buttons(cause: Cause, request: HttpRequest) -> list[Button]:
         return [Button("Show processes", "i-activity", reverse("settings"))]
     if not may(request, Role.OPERATOR):
         return []
-    found = _of_saves(cause, request) + _of_pools(cause)
-    return [button for button in found if button.url != request.path]
+    buttons = _of_saves(cause, request) + _of_pools(cause)
+    return [button for button in buttons if button.url != request.path]
 
 
 def _of_saves(cause: Cause, request: HttpRequest) -> list[Button]:

@@ -84,10 +84,10 @@ def pool_rows() -> list[PoolRow]:
     return sorted(rows, key=lambda row: (WORST_FIRST.index(row.status.state), row.pool.pk))
 
 
-def tiles(rows: list[PoolRow], found: list[Cause]) -> dict[str, Any]:
-    held = {
+def tiles(rows: list[PoolRow], present: list[Cause]) -> dict[str, Any]:
+    tenants = {
         "assigned": Assignment.objects.filter(state=AssignmentState.ASSIGNED).count(),
-        "unsaved": sum(len(cause.unsaved) for cause in found),
+        "unsaved": sum(len(cause.unsaved) for cause in present),
     }
     failed = failures.of_last_day()
     runs = {
@@ -104,7 +104,7 @@ def tiles(rows: list[PoolRow], found: list[Cause]) -> dict[str, Any]:
         "claimed": sum(row.status.claimed for row in rows),
         "idle": sum(row.status.idle for row in rows),
         "starting": sum(row.status.starting for row in rows),
-        "held": held,
+        "held": tenants,
         "runs": runs,
         "p50": times.p50_ms,
         "p99": times.p99_ms,
@@ -115,12 +115,12 @@ def tiles(rows: list[PoolRow], found: list[Cause]) -> dict[str, Any]:
 def overview(request: HttpRequest) -> dict[str, Any]:
     """Everything on the page."""
     rows = pool_rows()
-    found = causes.present([(row.pool, row.status) for row in rows])
-    found = causes.ordered([*found, *own_causes.present()])
+    present = causes.present([(row.pool, row.status) for row in rows])
+    present = causes.ordered([*present, *own_causes.present()])
     return {
         "rows": rows,
-        "needs": needs.of(found, request),
-        "tiles": tiles(rows, found),
+        "needs": needs.of(present, request),
+        "tiles": tiles(rows, present),
         "events": feeds.newest(),
         "weeks": comparison.of(),
     }

@@ -78,10 +78,10 @@ class Roll:
 def of_pools(pools: Sequence[Pool]) -> dict[str, Roll]:
     """The rolls of these pools by id; pools without one are left out. Takes two queries, however many pools."""
     newest = WorkloadVersion.objects.filter(workload=OuterRef("workload")).order_by("-number")
-    known = Pool.objects.filter(pk__in=[pool.pk for pool in pools]).annotate(
+    annotated = Pool.objects.filter(pk__in=[pool.pk for pool in pools]).annotate(
         newest_id=Subquery(newest.values("pk")[:1]), newest_number=Subquery(newest.values("number")[:1])
     )
-    rows = known.values_list("pk", "newest_id", "newest_number", "good_version__number")
+    rows = annotated.values_list("pk", "newest_id", "newest_number", "good_version__number")
     latest = {pk: (newest_id, number, served) for pk, newest_id, number, served in rows}
     counts: dict[str, dict[int, dict[str, int]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(int)))
     containers = Container.objects.filter(pool_id__in=latest, state__in=LIVE)
@@ -89,8 +89,8 @@ def of_pools(pools: Sequence[Pool]) -> dict[str, Roll]:
         n=Count("pk")
     ):
         counts[pool_id][number][state] = count
-    made = {pool.pk: _roll(pool, *latest[pool.pk], counts[pool.pk]) for pool in pools if pool.pk in latest}
-    return {pool_id: roll for pool_id, roll in made.items() if roll is not None}
+    rolls = {pool.pk: _roll(pool, *latest[pool.pk], counts[pool.pk]) for pool in pools if pool.pk in latest}
+    return {pool_id: roll for pool_id, roll in rolls.items() if roll is not None}
 
 
 def _roll(
@@ -104,11 +104,11 @@ def _roll(
     is_halted = pool.halted_version_id == newest_id
     if not older and not is_halted:
         return None
-    done = sum(counts[newest][state] for state in WARM)
+    current = sum(counts[newest][state] for state in WARM)
     return Roll(
         newest,
-        done,
-        done + sum(one.idle + one.claimed for one in older),
+        current,
+        current + sum(one.idle + one.claimed for one in older),
         older,
         is_halted=is_halted,
         is_tried=not is_halted and pool.good_version_id not in (None, newest_id),

@@ -41,7 +41,7 @@ class RunHistory:
         seen = self._time("seen") if is_refresh(request) else None
         self.is_kept = seen is not None
         until = seen or self._time("until") or runs.aggregate(newest=Max("finished_at"))["newest"]
-        self.seen: datetime | None = until
+        self.newest: datetime | None = until
         known = runs.none() if self.is_kept else runs.filter(finished_at__lte=until) if until else runs
         by = request.GET.get("sort", "").removeprefix("-")
         self.is_by_time = by not in SORTS or by == "ended"
@@ -74,7 +74,7 @@ class RunHistory:
 
     def _count_newer(self, request: HttpRequest, runs: QuerySet[SyncRun], choices: Sequence[Choice]) -> int:
         """At most one more than ``COUNTED``."""
-        rows = runs.filter(finished_at__gt=self.seen)
+        rows = runs.filter(finished_at__gt=self.newest)
         by_time = {"ended": "finished_at"}
         matching = Listing(
             request, rows, choices=choices, search=SEARCHED, sorts=by_time, default="-ended", filled=["finished_at"]
@@ -120,7 +120,7 @@ class RunHistory:
     @property
     def refresh(self) -> str:
         """What an open page asks for: the same, with the history left as it is."""
-        seen = self.seen.isoformat() if self.seen else None
+        seen = self.newest.isoformat() if self.newest else None
         place = {name: self.address.get(name) for name in ("page", "until")}
         url = self.address.place(**place, seen=seen)
         return self.address.path + url if url.startswith("?") else url

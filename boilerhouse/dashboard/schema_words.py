@@ -15,14 +15,14 @@ def rows(schema: dict[str, Any]) -> list[Row]:
     fields = schema.get("properties")
     if not isinstance(fields, dict) or not fields:
         return [Row("Config", "checked against a schema without named fields; see JSON")]
-    wanted = schema.get("required")
-    required = [name for name in wanted if isinstance(name, str)] if isinstance(wanted, list) else []
-    made = [Row(name, _field(field, name in required)) for name, field in list(fields.items())[:MAX_FIELDS]]
+    names = schema.get("required")
+    required = [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+    result = [Row(name, _field(field, name in required)) for name, field in list(fields.items())[:MAX_FIELDS]]
     if len(fields) > MAX_FIELDS:
-        made.append(Row("More fields", f"{len(fields) - MAX_FIELDS}; see JSON"))
+        result.append(Row("More fields", f"{len(fields) - MAX_FIELDS}; see JSON"))
     if schema.get("additionalProperties") is False:
-        made.append(Row("Other fields", "refused"))
-    return made
+        result.append(Row("Other fields", "refused"))
+    return result
 
 
 def _field(field: Any, is_required: bool) -> str:

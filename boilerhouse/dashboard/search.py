@@ -130,27 +130,27 @@ class Search:
     def _named(self, model: type[Model], url_name: str, icon: str) -> list[Result]:
         rows = model._base_manager.filter(Q(pk__icontains=self.text) | Q(name__icontains=self.text))
         kind = str(model._meta.verbose_name).capitalize()
-        found = []
+        results = []
         for pk, name in self._ranked(rows, "pk", "name"):
             detail = f"{kind}, {name}" if name != pk else kind
-            found.append(Result(pk, detail, reverse(url_name, args=[pk]), icon, is_exact=pk == self.text))
-        return found
+            results.append(Result(pk, detail, reverse(url_name, args=[pk]), icon, is_exact=pk == self.text))
+        return results
 
     def _ranked(self, rows: object, *columns: str) -> list[tuple[str, ...]]:
         """The exact one, then those that begin with the text, then the others."""
-        found: list[tuple[str, ...]] = []
+        results: list[tuple[str, ...]] = []
         for condition in ({"pk": self.text}, {"pk__istartswith": self.text}, {}):
-            if len(found) >= self.most:
+            if len(results) >= self.most:
                 break
             more = rows.filter(**condition).order_by("pk").values_list(*columns)[: self.most]  # type: ignore[attr-defined]
-            found += [row for row in more if row not in found]
-        return found[: self.most]
+            results += [row for row in more if row not in results]
+        return results[: self.most]
 
     def _tenants(self) -> list[Result]:
         ids = [pk for (pk,) in self._ranked(Tenant.objects.filter(pk__icontains=self.text), "pk")]
-        held = dict(Assignment.objects.live().filter(tenant_id__in=ids).values_list("tenant_id", "pool_id"))
+        pools = dict(Assignment.objects.live().filter(tenant_id__in=ids).values_list("tenant_id", "pool_id"))
         return [
-            Result(pk, f"Tenant in {held[pk]}" if pk in held else "Tenant", reverse("tenant", args=[pk]), "i-users",
+            Result(pk, f"Tenant in {pools[pk]}" if pk in pools else "Tenant", reverse("tenant", args=[pk]), "i-users",
                    is_exact=pk == self.text)
             for pk in ids
         ]  # fmt: skip
@@ -163,13 +163,13 @@ class Search:
             by |= Q(address=self.text)
         rows = list(Container.objects.filter(by).values_list("pk", "pool_id")[: self.most])
         if len(end) >= 4 and set(end) <= set("0123456789abcdef"):
-            known = Container.objects.values_list("pk", "pool_id")[:MAX_SCANNED]
-            rows += [row for row in known if row[0].hex.endswith(end) and row not in rows][: self.most]
-        found = [self._container(pk, f"Container of {pool_id}") for pk, pool_id in rows]
-        if len(end) >= 4 and len(found) < self.most:
-            gone = tombstones.ending_with(end, self.most)
-            found += [self._container(pk, "Container, removed") for pk in gone]
-        return found[: self.most]
+            containers = Container.objects.values_list("pk", "pool_id")[:MAX_SCANNED]
+            rows += [row for row in containers if row[0].hex.endswith(end) and row not in rows][: self.most]
+        results = [self._container(pk, f"Container of {pool_id}") for pk, pool_id in rows]
+        if len(end) >= 4 and len(results) < self.most:
+            removed = tombstones.ending_with(end, self.most)
+            results += [self._container(pk, "Container, removed") for pk in removed]
+        return results[: self.most]
 
     def _container(self, pk: UUID, detail: str) -> Result:
         is_exact = self.text in (str(pk), short(str(pk)))
@@ -189,8 +189,8 @@ class Search:
 
     def _pages(self) -> list[Result]:
         def fits(page: Page) -> bool:
-            known = f"{page.name} {page.words}".lower()
-            return may(self.request, page.least) and all(word in known for word in self._words)
+            text = f"{page.name} {page.words}".lower()
+            return may(self.request, page.least) and all(word in text for word in self._words)
 
         pages = [page for page in PAGES if fits(page)]
         return [Result(page.name, "Page", reverse(page.url_name), page.icon) for page in pages][: self.most]
@@ -201,14 +201,14 @@ class Search:
         return [verb for verb in ("theme", *ACTIONS) if len(first) >= 3 and verb.startswith(first)]
 
     def _actions(self) -> list[Result]:
-        found: list[Result] = []
+        results: list[Result] = []
         what = " ".join(self._words[1:])
         for verb in self._verbs():
             if verb == "theme":
-                found += _themes(what)
+                results += _themes(what)
             elif may(self.request, Role.OPERATOR):
-                found += list(ACTIONS[verb](what, self.most))
-        return found[: self.most]
+                results += list(ACTIONS[verb](what, self.most))
+        return results[: self.most]
 
 
 def _is_address(text: str) -> bool:

@@ -60,8 +60,8 @@ class Line:
 
 
 def segment_of(request: HttpRequest) -> str:
-    asked = request.GET.get("show", "")
-    return asked if asked in dict(SEGMENTS) else ""
+    name = request.GET.get("show", "")
+    return name if name in dict(SEGMENTS) else ""
 
 
 def listing(request: HttpRequest) -> Listing:
@@ -94,8 +94,8 @@ def segments(request: HttpRequest) -> list[Segment]:
     current, tabs = segment_of(request), []
     for name, label in SEGMENTS:
         query = request.GET.copy()
-        for gone in ("show", "page", "state"):
-            query.pop(gone, None)
+        for parameter in ("show", "page", "state"):
+            query.pop(parameter, None)
         if name:
             query["show"] = name
         url = f"?{query.urlencode()}" if query else request.path
@@ -118,16 +118,16 @@ def newest_claims(tenant_ids: Sequence[str]) -> dict[str, Assignment]:
     return {row.tenant_id: row for row in rows.select_related("pool", "container").defer(*LARGE)}
 
 
-def held(request: HttpRequest, shown: Listing) -> AssignmentQuerySet:
+def live_assignments(request: HttpRequest, listed: Listing) -> AssignmentQuerySet:
     """The live assignments of the tenants that the list's filters select, on all pages."""
     segment = segment_of(request)
     if segment == RELEASED:
         return Assignment.objects.none()
-    rows = _live().filter(tenant__id__icontains=shown.q) if shown.q else _live()
+    rows = _live().filter(tenant__id__icontains=listed.q) if listed.q else _live()
     if segment:
         is_unsaved = Q(state=AssignmentState.RELEASE_FAILED)
         rows = rows.filter(is_unsaved if segment == UNSAVED else ~is_unsaved)
-    return rows.filter(**{COLUMN_OF[name]: value for name, value in shown.options.items()})
+    return rows.filter(**{COLUMN_OF[name]: value for name, value in listed.options.items()})
 
 
 def _line(tenant: Tenant, newest: Assignment | None, saved: tuple[datetime | None, int]) -> Line:

@@ -105,16 +105,16 @@ async def _first_word(receive: Any) -> dict[str, Any] | None:
 
 async def _show(terminal: Terminal, writer: Writer, send: Any, is_allowed: Any) -> None:
     """Send the shell's output, until it ends, the time is over, or the user loses access."""
-    began = looked = time.monotonic()
+    began = checked = time.monotonic()
     try:
         async with aclosing(from_thread(terminal, LOOK_EVERY_S)) as chunks:
             async for chunk in chunks:
                 if chunk:
                     await writer.write({"type": "websocket.send", "bytes": chunk})
                 now = time.monotonic()
-                if now - looked < LOOK_EVERY_S:
+                if now - checked < LOOK_EVERY_S:
                     continue
-                looked = now
+                checked = now
                 if now - began > settings.BOILERHOUSE_TERMINAL_LIMIT_S:
                     await _end(send, OVER, "The session reached its time limit.")
                     return

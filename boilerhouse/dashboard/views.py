@@ -37,9 +37,9 @@ def health_alias(request: HttpRequest) -> HttpResponse:
 
 @page()
 def overview(request: HttpRequest) -> HttpResponse:
-    shown = {**read_overview(request), "first": first_steps.of_deployment(request)}
-    name = "first_steps" if shown["first"] and not shown["rows"] else "overview"
-    return render(request, f"dashboard/{name}.html", shown)
+    context = {**read_overview(request), "first": first_steps.of_deployment(request)}
+    name = "first_steps" if context["first"] and not context["rows"] else "overview"
+    return render(request, f"dashboard/{name}.html", context)
 
 
 def _choose(request: HttpRequest, name: str, offered: tuple[str, ...]) -> HttpResponse:

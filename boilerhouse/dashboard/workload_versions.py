@@ -67,11 +67,11 @@ def of(workload: Workload, sections: Sections) -> list[ShownVersion]:
 
 def changes(old: WorkloadVersion, new: WorkloadVersion, sections: Sections) -> list[described.Difference]:
     """The facts in which the versions differ, and the image if only that does."""
-    found = described.differences(fields_of(old), fields_of(new), sections)
+    rows = described.differences(fields_of(old), fields_of(new), sections)
     before, after = (version.manifest_digest or version.image_digest for version in (old, new))
     if old.spec.image == new.spec.image and before and after and before != after:
-        found.append(described.Difference("Image of the tag", before, after))
-    return found
+        rows.append(described.Difference("Image of the tag", before, after))
+    return rows
 
 
 def fields_of(version: WorkloadVersion) -> dict[str, Any]:

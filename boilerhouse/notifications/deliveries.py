@@ -72,7 +72,7 @@ def attempt(delivery: Delivery, target: Target) -> bool:
     return error is None
 
 
-def _tried(delivery: Delivery) -> dict[str, object]:
+def _attempt_fields(delivery: Delivery) -> dict[str, object]:
     """The columns of an attempt."""
     names = ("attempts", "status_code", "duration_ms", "last_attempt_at", "detail")
     return {name: getattr(delivery, name) for name in names}
@@ -85,7 +85,7 @@ def _ours(delivery: Delivery) -> DeliveryQuerySet:
 def _record_success(delivery: Delivery) -> None:
     now = delivery.last_attempt_at
     _ours(delivery).transition(
-        PENDING, DeliveryState.DELIVERED, delivered_at=now, owner=None, **_tried(delivery)
+        PENDING, DeliveryState.DELIVERED, delivered_at=now, owner=None, **_attempt_fields(delivery)
     )  # fmt: skip
     Target.objects.filter(pk=delivery.target_id).update(last_delivered_at=now, failing_since=None)
 
@@ -99,9 +99,9 @@ def _record_failure(delivery: Delivery, target: Target, error: Undelivered) -> N
     next_at = now + timedelta(seconds=max(_pause_s(delivery.attempts), error.after_s))
     is_last = delivery.moment == Moment.TEST or next_at > delivery.give_up_at
     if is_last:
-        _ours(delivery).transition(PENDING, DeliveryState.FAILED, owner=None, **_tried(delivery))
+        _ours(delivery).transition(PENDING, DeliveryState.FAILED, owner=None, **_attempt_fields(delivery))
     else:
-        _ours(delivery).filter(state=PENDING).update(next_attempt_at=next_at, owner=None, **_tried(delivery))
+        _ours(delivery).filter(state=PENDING).update(next_attempt_at=next_at, owner=None, **_attempt_fields(delivery))
     if delivery.moment == Moment.TEST:
         return  # somebody sees the result, and may be about to repair it
     Target.objects.filter(pk=target.pk).update(failing_since=Coalesce("failing_since", now))

@@ -40,8 +40,8 @@ def look() -> int:
     if not targets and not Incident.objects.filter(settled_at=None).exists():
         return 0
     now = clock.now()
-    found = [*causes.present(), *own_causes.present()]
-    present = {key_of(cause.key): cause for cause in found if cause.kinds & set(RULES)}
+    current = [*causes.present(), *own_causes.present()]
+    present = {key_of(cause.key): cause for cause in current if cause.kinds & set(RULES)}
     _observe(present, now)
     failpoints.reach("notifications.observed")
     created = _tell(targets, now)
@@ -56,10 +56,10 @@ def _hold() -> timedelta:
 
 def _observe(present: Mapping[str, Cause], now: datetime) -> None:
     """Bring the incidents up to date. Each change names what it starts from, so another controller's is not undone."""
-    known = {incident.key: incident for incident in Incident.objects.filter(resolved_at=None)}
-    new = [_incident(key, cause, now) for key, cause in present.items() if key not in known]
+    incidents = {incident.key: incident for incident in Incident.objects.filter(resolved_at=None)}
+    new = [_incident(key, cause, now) for key, cause in present.items() if key not in incidents]
     Incident.objects.bulk_create(new, ignore_conflicts=True)
-    for incident in [*known.values(), *new]:
+    for incident in [*incidents.values(), *new]:
         row = Incident.objects.filter(pk=incident.pk, resolved_at=None)
         cause = present.get(incident.key)
         if cause is None:
@@ -103,17 +103,17 @@ def _tell(targets: Collection[Target], now: datetime) -> int:
     open_ones = list(Incident.objects.filter(settled_at=None).exclude(opened_at=None).order_by("opened_at"))
     if not open_ones:
         return 0
-    told: dict[tuple[str, object], set[str]] = defaultdict(set)
+    deliveries: dict[tuple[str, object], set[str]] = defaultdict(set)
     rows = Delivery.objects.filter(incident__in=open_ones).exclude(state=DeliveryState.CANCELLED)
     for target_id, incident_id, name, state in rows.values_list("target_id", "incident_id", "moment", "state"):
-        told[target_id, incident_id].add(name if state != DeliveryState.FAILED else f"{name} failed")
+        deliveries[target_id, incident_id].add(name if state != DeliveryState.FAILED else f"{name} failed")
     muted = set(Mute.objects.filter(until__gt=now).values_list("pk", flat=True))
     used = _used(now)
     created = 0
     for incident in open_ones:
         is_waiting = False
         for target in targets:
-            moment = _missing(incident, target, told[target.pk, incident.pk])
+            moment = _missing(incident, target, deliveries[target.pk, incident.pk])
             if moment is None:
                 continue
             is_full = moment == Moment.OPENED and used[target.pk] >= MOST_PER_HOUR
@@ -133,14 +133,14 @@ def _used(now: datetime) -> Counter[str]:
     return Counter(dict(recent.order_by().values_list("target_id").annotate(Count("pk"))))
 
 
-def _missing(incident: Incident, target: Target, told: Collection[str]) -> Moment | None:
+def _missing(incident: Incident, target: Target, delivered: Collection[str]) -> Moment | None:
     """The message that the target lacks. The end is told only to those who were told of the beginning."""
     if not target.is_on or target.disabled_at is not None:
         return None
     if incident.resolved_at is not None:
-        is_told = Moment.RESOLVED in told or f"{Moment.RESOLVED} failed" in told
-        return Moment.RESOLVED if Moment.OPENED in told and not is_told else None
-    if Moment.OPENED in told or f"{Moment.OPENED} failed" in told:
+        is_told = Moment.RESOLVED in delivered or f"{Moment.RESOLVED} failed" in delivered
+        return Moment.RESOLVED if Moment.OPENED in delivered and not is_told else None
+    if Moment.OPENED in delivered or f"{Moment.OPENED} failed" in delivered:
         return None
     is_present = incident.absent_since is None
     return Moment.OPENED if is_present and wants(target, incident) else None

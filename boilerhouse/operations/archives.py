@@ -349,9 +349,9 @@ def write_keys(path: Path) -> None:
         "encryption-key": ",".join(encryption.in_force()),
     }
     for name in KEY_FILES[3:]:
-        kept = Path(settings.BOILERHOUSE_DATA_DIR) / "keys" / name
-        if kept.exists():
-            contents[name] = kept.read_text().strip()
+        stored = Path(settings.BOILERHOUSE_DATA_DIR) / "keys" / name
+        if stored.exists():
+            contents[name] = stored.read_text().strip()
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:

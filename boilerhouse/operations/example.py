@@ -30,8 +30,8 @@ def load() -> list[ApplyResult]:
     images.ensure_example()
     s3 = embedded_s3.running()
     documents = [entry for entry in resources.read([EXAMPLE]) if isinstance(entry, Resource)]
-    wanted = [_with_sink(entry, s3) for entry in documents if entry.kind != "SyncSpec" or s3 is not None]
-    return _apply(wanted)
+    chosen = [_with_sink(entry, s3) for entry in documents if entry.kind != "SyncSpec" or s3 is not None]
+    return _apply(chosen)
 
 
 def _with_sink(document: Resource, s3: EmbeddedS3 | None) -> Resource:

@@ -43,12 +43,12 @@ def directory() -> Path:
     return data_dir() / "backups"
 
 
-def kept() -> list[KeptBackup]:
+def all_backups() -> list[KeptBackup]:
     """The newest first. Raises OSError."""
     if not directory().is_dir():
         return []
-    found = [(path.name, path.stat()) for path in directory().glob(PATTERN)]
-    rows = [KeptBackup(name, seen.st_size, datetime.fromtimestamp(seen.st_mtime, UTC)) for name, seen in found]
+    files = [(path.name, path.stat()) for path in directory().glob(PATTERN)]
+    rows = [KeptBackup(name, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC)) for name, status in files]
     return sorted(rows, key=lambda row: row.taken_at, reverse=True)
 
 
@@ -61,14 +61,14 @@ def take() -> KeptBackup:
         try:
             directory().mkdir(mode=0o700, exist_ok=True)
             manifest = archives.write(path, lambda _: None)
-            made = kept()[0]
-            for old in kept()[KEPT:]:
+            backup = all_backups()[0]
+            for old in all_backups()[KEPT:]:
                 (directory() / old.name).unlink(missing_ok=True)
         except OSError as error:
             raise NotWritten(f"{path} could not be written: {error.strerror or error}.") from error
         with recording():
-            after = {"file": str(path), "bytes": made.size_bytes, "rows": sum(manifest.rows.values())}
+            after = {"file": str(path), "bytes": backup.size_bytes, "rows": sum(manifest.rows.values())}
             audit.record("backup.take", path.name, after=after)
-        return made
+        return backup
     finally:
         _one_at_a_time.release()

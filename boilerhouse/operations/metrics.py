@@ -223,8 +223,8 @@ class MetricsView(ApiView):
     def perform_authentication(self, request: Any) -> None:
         """Allow an API key, or the metrics token for scrapers without a key."""
         token = settings.BOILERHOUSE_METRICS_TOKEN
-        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-        if token and scheme.lower() == "bearer" and secrets.compare_digest(token.encode(), given.strip().encode()):
+        scheme, _, bearer = request.headers.get("Authorization", "").partition(" ")
+        if token and scheme.lower() == "bearer" and secrets.compare_digest(token.encode(), bearer.strip().encode()):
             request.user, request.auth = None, ApiKey(id="metrics", name="metrics token", role=Role.VIEWER)
         else:
             super().perform_authentication(request)

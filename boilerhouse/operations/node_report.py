@@ -108,9 +108,9 @@ def images() -> list[ImageUse]:
     newest = Workload.objects.annotate(newest=Max("versions__number")).values_list("pk", "newest")
     uses: dict[tuple[str, str], ImageUse] = {}
     versions = WorkloadVersion.objects.in_bulk()
-    wanted = {(version.workload_id, version.number): version for version in versions.values()}
+    by_name = {(version.workload_id, version.number): version for version in versions.values()}
     for key in newest:
-        if (version := wanted.get(key)) is not None:
+        if (version := by_name.get(key)) is not None:
             _use(uses, version.spec.image, version.image_digest).workloads.add(version.workload_id)
     running = Container.objects.filter(node_id=node_id()).values_list("version_id", "image_digest")
     for version_id, digest, count in running.annotate(n=Count("pk"), v=F("version_id")).values_list(
@@ -120,14 +120,14 @@ def images() -> list[ImageUse]:
         use = _use(uses, version.spec.image, digest or version.image_digest)
         use.workloads.add(version.workload_id)
         use.containers += count
-    return sorted(_found(uses).values(), key=lambda use: (not use.id, -use.size_bytes, use.name))
+    return sorted(_by_image(uses).values(), key=lambda use: (not use.id, -use.size_bytes, use.name))
 
 
 def _use(uses: dict[tuple[str, str], ImageUse], name: str, digest: str) -> ImageUse:
     return uses.setdefault((name, digest), ImageUse(name))
 
 
-def _found(uses: dict[tuple[str, str], ImageUse]) -> dict[str, ImageUse]:
+def _by_image(uses: dict[tuple[str, str], ImageUse]) -> dict[str, ImageUse]:
     """The images at the engine, each once, however many names lead to it."""
     merged: dict[str, ImageUse] = {}
     runtime = get_runtime()
@@ -136,11 +136,11 @@ def _found(uses: dict[tuple[str, str], ImageUse]) -> dict[str, ImageUse]:
         try:
             image = runtime.find_image(digest or name)
         except ImageMissing:
-            gone = missing[name]
-            gone.name, gone.containers = name, gone.containers + use.containers
-            gone.workloads |= use.workloads
+            removed = missing[name]
+            removed.name, removed.containers = name, removed.containers + use.containers
+            removed.workloads |= use.workloads
             continue
-        kept = merged.setdefault(image.id, ImageUse(name, image.id, image.size_bytes))
-        kept.workloads |= use.workloads
-        kept.containers += use.containers
+        image_use = merged.setdefault(image.id, ImageUse(name, image.id, image.size_bytes))
+        image_use.workloads |= use.workloads
+        image_use.containers += use.containers
     return {**merged, **missing}

@@ -209,13 +209,13 @@ def _pool(document: Resource, dry_run: bool, plan: _Plan) -> ApplyResult:
             FieldError("/workloadId", f"The workload of a pool cannot change (it is {row.workload_id}).", "fixed")
         )
     id, name = data.pop("id"), data.pop("name", None)
-    asked = {camel(key): value for key, value in data.items()}
+    settings = {camel(key): value for key, value in data.items()}
     after = {
         **(before or {}),
         "id": id,
         "name": name or (before or {}).get("name", id),
         "workloadId": workload_id,
-        **asked,
+        **settings,
     }
     result = _result(document, before, after)
     if not dry_run and result.outcome != "unchanged":

@@ -72,12 +72,12 @@ def restore(archive: Archive, given_keys: dict[str, str] | None) -> Outcome:
     _check_idle()
     if given_keys and encryption.are_given():
         raise Conflict("The environment sets the encryption keys. Set them there, and leave --keys out.")
-    held = given_keys or {}
-    all_keys = encryption.parse(held["encryption-key"]) if held else encryption.in_force()
-    archive.check(all_keys, held.get("key-pepper", settings.BOILERHOUSE_KEY_PEPPER))
+    available = given_keys or {}
+    all_keys = encryption.parse(available["encryption-key"]) if available else encryption.in_force()
+    archive.check(all_keys, available.get("key-pepper", settings.BOILERHOUSE_KEY_PEPPER))
     _check_version(archive)
     _check_deployment(archive)
-    for name, value in held.items():
+    for name, value in available.items():
         keys.replace(Path(settings.BOILERHOUSE_DATA_DIR) / "keys" / name, value)
     state = _tables(archive)
     with transaction.atomic():

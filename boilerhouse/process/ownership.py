@@ -24,7 +24,7 @@ log = structlog.get_logger(__name__)
 Row = tuple[type[Model], Any]
 """A model with an ``owner`` column and a primary key."""
 
-_taken: ContextVar[set[Row] | None] = ContextVar("taken", default=None)
+_rows: ContextVar[set[Row] | None] = ContextVar("taken", default=None)
 _given_up: set[Row] = set()
 """Rows that may name this process although no thread here works on them."""
 
@@ -32,18 +32,18 @@ _given_up: set[Row] = set()
 @contextmanager
 def unit_of_work() -> Iterator[None]:
     """The rows taken within the block are given up together."""
-    token = _taken.set(set())
+    token = _rows.set(set())
     try:
         yield
     finally:
-        _taken.reset(token)
+        _rows.reset(token)
 
 
 def take(model: type[Model], pk: Any) -> UUID:
     """The id to write into the row as its owner."""
     row = model, pk
     _given_up.discard(row)  # this process works on it again
-    if (rows := _taken.get()) is not None:
+    if (rows := _rows.get()) is not None:
         rows.add(row)
     return processes.current()
 
@@ -62,7 +62,7 @@ def give_up(*rows: Row) -> None:
     Needs no database. Other work of this process is not affected.
     """
     connection.close()
-    _given_up.update(rows, _taken.get() or ())
+    _given_up.update(rows, _rows.get() or ())
 
 
 @processes.at_each_beat

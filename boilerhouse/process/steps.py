@@ -39,7 +39,7 @@ class Steps:
         """Whether rows are written. A watcher that must not depend on the database only logs and counts."""
         self._failures: dict[str, tuple[str, int]] = {}
         """Step → the class of its last failures and their number in a row."""
-        self._shown: set[str] | None = None
+        self._names: set[str] | None = None
         self._lock = threading.Lock()
 
     def attempt(self, name: str, work: Callable[[], object]) -> bool:
@@ -69,7 +69,7 @@ class Steps:
         values = {"error": kind, "detail": detail[:500], "since": Now()}
         try:
             FailingStep.objects.update_or_create(name=name, defaults=values)
-            self._known().add(name)
+            self._failing().add(name)
         except DatabaseError as lost:  # a database outage is visible without this
             with self._lock:
                 self._failures.pop(name, None)
@@ -79,19 +79,19 @@ class Steps:
         with self._lock:
             was = self._failures.pop(name, None)
         try:
-            if self._shows and name in self._known():
+            if self._shows and name in self._failing():
                 FailingStep.objects.filter(pk=name).delete()
-                self._known().discard(name)
+                self._failing().discard(name)
         except DatabaseError:
             return  # the next success deletes it
         if was:
             log.info("step recovered", step=name, failed=was[1])
 
-    def _known(self) -> set[str]:
+    def _failing(self) -> set[str]:
         """The failing steps with a row, including those of an earlier process."""
-        if self._shown is None:
-            self._shown = set(FailingStep.objects.values_list("name", flat=True))
-        return self._shown
+        if self._names is None:
+            self._names = set(FailingStep.objects.values_list("name", flat=True))
+        return self._names
 
 
 steps = Steps()

@@ -47,43 +47,43 @@ class Broker(ORM):  # type: ignore[misc]
         at = clock.now()
         if self.delay_s:
             at += NEARLY + timedelta(seconds=self.delay_s)
-        made = self.get_connection().create(key=self.list_key, payload=task, lock=at).pk
+        message_id = self.get_connection().create(key=self.list_key, payload=task, lock=at).pk
         queue, _, node = self.list_key.partition("@")
         if not self.delay_s and node in ("", node_id()):
             transaction.on_commit(partial(wakeup_pipes.notify, queue), robust=True)
-        return made
+        return message_id
 
     @classmethod
-    def take(cls, wanted: Mapping[str, int]) -> tuple[list[Message], list[Message]]:
+    def take(cls, free: Mapping[str, int]) -> tuple[list[Message], list[Message]]:
         """Take the oldest due messages, of each queue at most the given number; no other worker gets them.
 
         Includes messages for all nodes and for this one. Those of other nodes wait for a worker there. A message that
         is neither acknowledged nor kept becomes available again after about 20 seconds. The second list contains
         messages that were due too and were not taken, not necessarily all.
         """
-        rows, left, last = cls.get_connection(), dict(wanted), 0
-        taken: list[Message] = []
+        rows, room, last = cls.get_connection(), dict(free), 0
+        messages: list[Message] = []
         passed: list[Message] = []
         due = clock.now() + NEARLY  # include a message that was enqueued this instant
-        while left:
-            queues = {key_of(queue, node): queue for queue in left for node in (None, node_id())}
+        while room:
+            queues = {key_of(queue, node): queue for queue in room for node in (None, node_id())}
             page = list(rows.filter(key__in=queues, lock__lt=due, pk__gt=last).order_by("pk")[:PAGE])
             for row in page:
                 queue = queues[row.key]
                 message = Message(row.pk, queue, row.payload)
-                if queue not in left:
+                if queue not in room:
                     passed.append(message)
                     continue
                 # If another worker was faster, no row is updated.
                 if rows.filter(pk=row.pk, lock=row.lock).update(lock=clock.now() + TAKEN_FOR):
-                    taken.append(message)
-                    left[queue] -= 1
-                    if not left[queue]:
-                        del left[queue]
+                    messages.append(message)
+                    room[queue] -= 1
+                    if not room[queue]:
+                        del room[queue]
             if len(page) < PAGE:
                 break
             last = page[-1].pk
-        return taken, passed
+        return messages, passed
 
     @classmethod
     def drop(cls, taken: Collection[int], passed: Collection[int]) -> None:

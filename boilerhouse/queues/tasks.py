@@ -33,11 +33,11 @@ def enqueue(queue: str, function: str, *ids: Any, node: str | None = None, after
     With ``node``, it waits for a worker of that node, however long; without, any worker takes it. No worker takes it
     before ``after_s`` seconds have passed: a task can reschedule itself instead of blocking its worker.
     """
-    asked: dict[str, Any] = {"asked_by": context.request_id()} if context.request_id() else {}
+    origin: dict[str, Any] = {"asked_by": context.request_id()} if context.request_id() else {}
     if trace := tracing.carrier():
-        asked["trace"] = trace
+        origin["trace"] = trace
     options: dict[str, Any] = {"save": False, "broker": Broker.to(queue, node, after_s)}
-    async_task(function, *[str(value) for value in ids], **asked, cluster=queue, q_options=options)
+    async_task(function, *[str(value) for value in ids], **origin, cluster=queue, q_options=options)
 
 
 def task(function: Callable[P, None]) -> Callable[..., None]:

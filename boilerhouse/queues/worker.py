@@ -58,7 +58,7 @@ class Bounded:
 
 
 @dataclass(slots=True)
-class Given:
+class Work:
     """A task that a thread runs."""
 
     task: dict[str, Any]
@@ -76,16 +76,16 @@ class Thread:
         self._tasks: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self._next: deque[dict[str, Any]] = deque()
         self._broker = Broker(name)
-        self.given: Given | None = None
+        self.work: Work | None = None
         """None while it is free. Other threads read it once, because it may change at any moment."""
         self.thread = threading.Thread(target=self._run, name=f"{name} {number}", daemon=True)
 
     @property
     def is_free(self) -> bool:
-        return self.given is None
+        return self.work is None
 
     def give(self, task: dict[str, Any]) -> None:
-        self.given = Given(task, time.monotonic())
+        self.work = Work(task, time.monotonic())
         self._tasks.put(task)
 
     def end(self) -> None:
@@ -116,7 +116,7 @@ class Thread:
                 log.exception("thread broke", queue=self._queue, task=str(task["func"]))
             finally:
                 self._next.clear()
-                self.given = None
+                self.work = None
                 self._of.wake()
         connection.close()
 
@@ -165,25 +165,25 @@ class Worker:
         hung = []
         for name, threads in self._threads.items():
             for number, thread in enumerate(threads):
-                given = thread.given
-                if given is None or time.monotonic() - given.began <= float(self._queues[name]["timeout"]):
+                work = thread.work
+                if work is None or time.monotonic() - work.began <= float(self._queues[name]["timeout"]):
                     continue
                 thread.end()
                 self._retired.append((name, thread))
                 threads[number] = Thread(self, name, number)
                 threads[number].thread.start()
-                hung.append(_shown(name, given))
+                hung.append(_work_text(name, work))
         if hung:
             self.wake()
         return hung
 
     def hanging(self) -> list[str]:
         """Tasks that still hang, with their queue."""
-        return [_shown(name, given) for name, thread in self._retired if (given := thread.given) is not None]
+        return [_work_text(name, work) for name, thread in self._retired if (work := thread.work) is not None]
 
     def is_at_work(self, for_s: float) -> bool:
         """Whether a task that does not hang has run for this long already."""
-        return any(time.monotonic() - given.began > for_s for _, given in self._given())
+        return any(time.monotonic() - work.began > for_s for _, work in self._work())
 
     @property
     def is_serving(self) -> bool:
@@ -205,15 +205,15 @@ class Worker:
             thread.end()
         for thread in self._all() + [thread for _, thread in self._retired]:
             thread.thread.join(max(0.0, deadline - time.monotonic()))
-        return self.hanging() + [_shown(name, given) for name, given in self._given()]
+        return self.hanging() + [_work_text(name, work) for name, work in self._work()]
 
     def _all(self) -> list[Thread]:
         return [thread for threads in self._threads.values() for thread in threads]
 
-    def _given(self) -> list[tuple[str, Given]]:
+    def _work(self) -> list[tuple[str, Work]]:
         """The running tasks, each with its queue."""
         threads = [(name, thread) for name, threads in self._threads.items() for thread in threads]
-        return [(name, given) for name, thread in threads if (given := thread.given) is not None]
+        return [(name, work) for name, thread in threads if (work := thread.work) is not None]
 
     def _free(self) -> dict[str, list[Thread]]:
         free = {name: [thread for thread in threads if thread.is_free] for name, threads in self._threads.items()}
@@ -271,24 +271,24 @@ class Worker:
             _say_served(self._queues)
             self._keep()
         free = self._free()
-        taken, passed = Broker.take({name: len(threads) for name, threads in free.items()})
-        for task in _joined(taken, passed):
+        messages, passed = Broker.take({name: len(threads) for name, threads in free.items()})
+        for task in _joined(messages, passed):
             free[task["cluster"]].pop().give(task)
-        return bool(taken)
+        return bool(messages)
 
     def _keep(self) -> None:
         """Keep other workers from taking the messages of running tasks. Most tasks end before this costs anything."""
-        begun: dict[str, list[Given]] = {}
-        for name, given in self._given():
-            if not given.is_kept:
-                begun.setdefault(name, []).append(given)
+        begun: dict[str, list[Work]] = {}
+        for name, work in self._work():
+            if not work.is_kept:
+                begun.setdefault(name, []).append(work)
         for name, tasks in begun.items():
             Broker.keep(name, [one.task["ack_id"] for one in tasks])
-            for given in tasks:
-                given.is_kept = True
+            for work in tasks:
+                work.is_kept = True
 
 
-def _joined(taken: list[Message], passed: list[Message]) -> list[dict[str, Any]]:
+def _joined(messages: list[Message], passed: list[Message]) -> list[dict[str, Any]]:
     """The tasks of the taken messages, one for all that join; the other messages are deleted, also those in ``passed``.
 
     The task has not begun, so it sees what was committed with the deleted messages. If this process dies, the message
@@ -296,7 +296,7 @@ def _joined(taken: list[Message], passed: list[Message]) -> list[dict[str, Any]]
     """
     tasks: dict[Hashable, dict[str, Any]] = {}
     doubles = []
-    for message in taken:
+    for message in messages:
         if (task := _unpacked(message)) is not None and tasks.setdefault(_work_of(task), task) is not task:
             doubles.append(message.id)
     joining = {task["cluster"] for task in tasks.values() if is_joining(task["func"])}
@@ -319,8 +319,8 @@ def _work_of(task: dict[str, Any]) -> Hashable:
     return (task["func"], task["args"]) if is_joining(task["func"]) else task["ack_id"]
 
 
-def _shown(name: str, given: Given) -> str:
-    return f"{name}: {given.task['func']}"
+def _work_text(name: str, work: Work) -> str:
+    return f"{name}: {work.task['func']}"
 
 
 def _unpacked(message: Message) -> dict[str, Any] | None:

@@ -154,7 +154,7 @@ class ThreadedHandler(BaseHandler):
         runs.
         """
         settled = asyncio.ensure_future(self.waiters.wait(waiting))
-        leaving = asyncio.ensure_future(_gone(receive))
+        leaving = asyncio.ensure_future(_disconnect(receive))
         watched = (settled, leaving) if waiting.idempotency is None else (settled,)
         try:
             await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
@@ -180,7 +180,7 @@ class ThreadedHandler(BaseHandler):
             await send({"type": "http.response.start", "status": response.status_code, "headers": _headers(response)})
             if scope["method"] != "HEAD":
                 await put(b"")  # sends the head, which the server otherwise keeps until there is a piece of the body
-                await serve(response.run(Writer(put, scope.get("boilerhouse.backlog"))), _gone(receive))
+                await serve(response.run(Writer(put, scope.get("boilerhouse.backlog"))), _disconnect(receive))
             await send({"type": "http.response.body", "body": b""})
         finally:
             await asyncio.get_running_loop().run_in_executor(self.threads, response.close)
@@ -244,7 +244,9 @@ async def _run(threads: ThreadPoolExecutor, respond: Callable[[], HttpResponseBa
     try:
         return await asyncio.shield(running)
     except asyncio.CancelledError:
-        running.add_done_callback(lambda done: done.exception() or loop.run_in_executor(threads, _close, done.result()))
+        running.add_done_callback(
+            lambda future: future.exception() or loop.run_in_executor(threads, _close, future.result())
+        )
         raise
 
 
@@ -263,7 +265,7 @@ def _abandon(record: idempotency.Record) -> None:
     idempotency.abandon(record)
 
 
-async def _gone(receive: Receive) -> None:
+async def _disconnect(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
 
@@ -341,8 +343,8 @@ async def _send_short(response: HttpResponse, send: Send) -> None:
 
 
 def _refuse(scope: Scope, status: int, code: str, detail: str, retry_after: str = "") -> HttpResponse:
-    given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
-    request_id = safe_request_id(given) or uuid7().hex
+    header = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
+    request_id = safe_request_id(header) or uuid7().hex
     with context.acting("anonymous", request_id):
         response = problem(status, code, detail, headers={"Retry-After": retry_after} if retry_after else None)
         log.info("request", method=scope["method"], path=scope["path"], status=status)

@@ -61,15 +61,15 @@ class EventFilter:
     """Whether the reader may read the private part of events."""
 
     @property
-    def _wanted(self) -> Mapping[str, frozenset[str]]:
+    def _values(self) -> Mapping[str, frozenset[str]]:
         names = ("type", "pool_id", "container_id", "tenant_id")
         return {name: values for name in names if (values := getattr(self, name))}
 
     def matches(self, event: Event) -> bool:
-        return all(getattr(event, name) in values for name, values in self._wanted.items())
+        return all(getattr(event, name) in values for name, values in self._values.items())
 
     def rows(self) -> QuerySet[Event]:
-        return Event.objects.filter(**{f"{name}__in": values for name, values in self._wanted.items()})
+        return Event.objects.filter(**{f"{name}__in": values for name, values in self._values.items()})
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,11 +61,11 @@ class Request(WebRequest):  # type: ignore[misc]
         self._give_back()
 
     def process(self) -> Any:
-        done = super().process()
+        result = super().process()
         self.content = io.BytesIO()  # the application has it now
         if self.application_queue is None:
             self._give_back()  # it has become a WebSocket, or is closed
-        return done
+        return result
 
     def connectionLost(self, reason: Any) -> None:
         if self.application_queue is None:  # otherwise the application has it and continues
@@ -91,7 +91,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
 
     def __init__(self) -> None:
         super().__init__()
-        self._held: list[bytes] | None = None
+        self._buffer: list[bytes] | None = None
         self._is_over = False
         """The last response is sent or being sent; nothing more is read."""
         self._thrown_away = 0
@@ -140,9 +140,9 @@ class Channel(HTTPChannel):  # type: ignore[misc]
     def rawDataReceived(self, data: bytes) -> None:
         if self._is_over:
             self._throw_away(data)
-        elif self._held is not None and not self._handlingRequest:
-            self._held.append(data)
-            if sum(map(len, self._held)) > HELD_BYTES:
+        elif self._buffer is not None and not self._handlingRequest:
+            self._buffer.append(data)
+            if sum(map(len, self._buffer)) > HELD_BYTES:
                 self._networkProducer.pauseProducing()
         else:
             super().rawDataReceived(data)
@@ -152,7 +152,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
 
     def body_grew(self, request: Request, size: int) -> None:
         """Check the received length of a body of unknown length."""
-        if size > UNKNOWN_BODY_BYTES and request.hold is None and self._held is None:
+        if size > UNKNOWN_BODY_BYTES and request.hold is None and self._buffer is None:
             self._look_up(request)
 
     def requestDone(self, request: Any) -> None:
@@ -189,11 +189,11 @@ class Channel(HTTPChannel):  # type: ignore[misc]
 
     def _look_up(self, request: Request) -> None:
         assert request.head is not None
-        self._held = []
+        self._buffer = []
         self._networkProducer.pauseProducing()
         length = self.length or MAX_BODY_BYTES  # if its length is unknown
         looking = asyncio.get_running_loop().run_in_executor(_lookups, admit, request.head, length)
-        looking.add_done_callback(lambda done: self._looked_up(request, done.result()))
+        looking.add_done_callback(lambda future: self._looked_up(request, future.result()))
 
     def _looked_up(self, request: Request, verdict: Hold | Refusal) -> None:
         is_gone = self.requests[-1:] != [request] or self._is_over  # the client left, or already has its answer
@@ -202,7 +202,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         if is_gone:
             return
         self._networkProducer.resumeProducing()
-        data, self._held = b"".join(self._held or ()), None
+        data, self._buffer = b"".join(self._buffer or ()), None
         if self._handlingRequest:
             return  # the complete body was here already
         if isinstance(verdict, Refusal):
@@ -226,7 +226,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
     def _end_with(self, request: Request, refusal: Refusal) -> None:
         request.refuse(refusal)
         request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
-        self._is_over, self.persistent, self._held = True, 0, None
+        self._is_over, self.persistent, self._buffer = True, 0, None
 
     def _throw_away(self, data: bytes) -> None:
         self._thrown_away += len(data)

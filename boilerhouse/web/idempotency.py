@@ -89,35 +89,35 @@ def begin(request: Any, shares: tuple[Share, ...], still_holds: Callable[[Any], 
     path = request.path_info.encode()
     record = _digest(b"key", request.auth.pk.encode(), request.method.encode(), path, key.encode())
     body = _digest(b"body", request.META.get("QUERY_STRING", "").encode(), request._request.body)
-    me, made = processes.current(), Record(record, shares)
+    me, fresh = processes.current(), Record(record, shares)
     ledger.make_room(shares)
     try:
         with _not_left_owned(record), transaction.atomic():
             IdempotencyRecord.objects.create(id=record, body=body, owner=me, size=RECORD_BYTES, **_columns(shares))
         ledger.add(shares, RECORD_BYTES)
-        return made
+        return fresh
     except IntegrityError:
-        kept = IdempotencyRecord.objects.filter(pk=record).first()
-    if kept is None:
+        stored = IdempotencyRecord.objects.filter(pk=record).first()
+    if stored is None:
         return begin(request, shares, still_holds)  # it was deleted in between
-    is_old = kept.created_at < timezone.now() - RETENTION
-    if kept.body != body and not is_old:
+    is_old = stored.created_at < timezone.now() - RETENTION
+    if stored.body != body and not is_old:
         detail = "This Idempotency-Key was used with a different body."
         raise Invalid(FieldError("", detail, "idempotency_key_reused"), detail=detail)
-    if kept.answer is not None and not is_old:
-        if kept.answer["content"] is None:
+    if stored.answer is not None and not is_old:
+        if stored.answer["content"] is None:
             raise AnswerNotKept
-        status, headers, content = kept.answer["status"], kept.answer["headers"], kept.answer["content"]
+        status, headers, content = stored.answer["status"], stored.answer["headers"], stored.answer["content"]
         response = HttpResponse(content, status=status, headers={**headers, REPLAYED: "true"})
         if status >= 400 or still_holds(response):
             raise Replay(response)
-    elif kept.owner is not None and kept.owner in processes.living():
+    elif stored.owner is not None and stored.owner in processes.living():
         raise KeyInFlight
-    rows = IdempotencyRecord.objects.filter(pk=record, owner=kept.owner, created_at=kept.created_at)
+    rows = IdempotencyRecord.objects.filter(pk=record, owner=stored.owner, created_at=stored.created_at)
     if not rows.update(owner=me, answer=None, body=body, size=RECORD_BYTES, created_at=timezone.now()):
         raise KeyInFlight  # another retry was first
-    ledger.add(shares, RECORD_BYTES - (0 if is_old else kept.size))
-    return made
+    ledger.add(shares, RECORD_BYTES - (0 if is_old else stored.size))
+    return fresh
 
 
 @contextmanager

@@ -60,9 +60,9 @@ def printable_pages(get_response: Callable[[HttpRequest], HttpResponse]) -> Call
 
 def request_context(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
     def middleware(request: HttpRequest) -> HttpResponse:
-        given = request.headers.get("X-Request-ID", "")
+        header = request.headers.get("X-Request-ID", "")
         resumed = getattr(request, "resumed", None)
-        request_id = safe_request_id(given) or getattr(resumed, "request_id", "") or uuid7().hex
+        request_id = safe_request_id(header) or getattr(resumed, "request_id", "") or uuid7().hex
         request.request_id = request_id  # type: ignore[attr-defined]
         started = time.monotonic()
         carrier = getattr(resumed, "trace", None) or {"traceparent": request.headers.get("traceparent", "")}

@@ -72,26 +72,26 @@ class Ledger:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._known: OrderedDict[Share, tuple[int, float]] = OrderedDict()
+        self._amounts: OrderedDict[Share, tuple[int, float]] = OrderedDict()
 
     def used(self, share: Share) -> int:
         with self._lock:
-            entry = self._known.get(share)
+            entry = self._amounts.get(share)
         if entry is not None and time.monotonic() - entry[1] < ASK_EVERY_S:
             return entry[0]
-        amount = _asked(share)
+        amount = _stored_amount(share)
         with self._lock:
-            self._known[share] = (amount, time.monotonic())
-            self._known.move_to_end(share)
-            if len(self._known) > MAX_SHARES:
-                self._known.popitem(last=False)
+            self._amounts[share] = (amount, time.monotonic())
+            self._amounts.move_to_end(share)
+            if len(self._amounts) > MAX_SHARES:
+                self._amounts.popitem(last=False)
         return amount
 
     def add(self, shares: tuple[Share, ...], size: int) -> None:
         with self._lock:
             for share in shares:
-                if (entry := self._known.get(share)) is not None:
-                    self._known[share] = (entry[0] + size, entry[1])
+                if (entry := self._amounts.get(share)) is not None:
+                    self._amounts[share] = (entry[0] + size, entry[1])
 
     def make_room(self, shares: tuple[Share, ...]) -> None:
         """Make space for one more response in each quota, deleting its oldest ones if necessary."""
@@ -99,11 +99,11 @@ class Ledger:
             if (used := self.used(share)) + RECORD_BYTES > share.most:
                 _forget_oldest(share, used)
                 with self._lock:
-                    self._known.pop(share, None)
+                    self._amounts.pop(share, None)
 
     def clear(self) -> None:
         with self._lock:
-            self._known.clear()
+            self._amounts.clear()
 
 
 ledger = Ledger()
@@ -112,7 +112,7 @@ ledger = Ledger()
 def use_of(tenant_id: str) -> Use:
     """The bytes of responses to the tenant's own keys, and their limit."""
     share = Share(Kind.TENANT, tenant_id, is_tenants=True)
-    return Use("bytes of stored answers", _asked(share), share.most, is_bytes=True)
+    return Use("bytes of stored answers", _stored_amount(share), share.most, is_bytes=True)
 
 
 def total() -> int:
@@ -120,7 +120,7 @@ def total() -> int:
     return int(IdempotencyRecord.objects.aggregate(sum=Sum("size"))["sum"] or 0)
 
 
-def _asked(share: Share) -> int:
+def _stored_amount(share: Share) -> int:
     return int(_rows(share).aggregate(sum=Sum("size"))["sum"] or 0)
 
 

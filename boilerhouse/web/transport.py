@@ -159,12 +159,12 @@ def _is_trusted(origin: str) -> bool:
     )
 
 
-def _a_name_of_ours(given: str) -> str:
+def _a_name_of_ours(host: str) -> str:
     """Whether BOILERHOUSE_ALLOWED_HOSTS contains this host name."""
     for name in settings.ALLOWED_HOSTS:
         if name != "*":
             return str(name).lstrip(".")
-    return given
+    return host
 
 
 def _is_loopback(host: str) -> bool:

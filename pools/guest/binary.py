@@ -68,8 +68,8 @@ def _copy(content: bytes, path: Path) -> None:
 def _can_run(path: Path) -> bool:
     """Whether it runs from there: it may be for another machine, or the file system may forbid programs."""
     try:
-        done = subprocess.run([path, "version"], capture_output=True, text=True, timeout=VERSION_S, check=False)
-        problem = "" if done.returncode == 0 else f"exit code {done.returncode}"
+        result = subprocess.run([path, "version"], capture_output=True, text=True, timeout=VERSION_S, check=False)
+        problem = "" if result.returncode == 0 else f"exit code {result.returncode}"
     except (OSError, subprocess.TimeoutExpired) as error:
         problem = str(error)
     if problem:

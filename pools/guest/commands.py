@@ -89,9 +89,9 @@ class Exchange:
         )  # fmt: skip
 
     def _keep(self, kind: bytes, payload: bytes) -> None:
-        kept = self._stderr if kind == frames.STDERR else self._stdout
-        room = self._limit - len(kept)
-        kept += payload[: max(0, room)]
+        output = self._stderr if kind == frames.STDERR else self._stdout
+        room = self._limit - len(output)
+        output += payload[: max(0, room)]
         self._is_cut[kind] |= len(payload) > room
 
     def _frames(self, deadline: float) -> Iterator[tuple[bytes, bytes]]:
@@ -101,10 +101,10 @@ class Exchange:
         poll = select.poll()
         poll.register(ends, select.POLLIN | select.POLLOUT)
         while True:
-            left = deadline - time.monotonic()
-            if left <= 0:
+            remaining_s = deadline - time.monotonic()
+            if remaining_s <= 0:
                 raise TimeoutError
-            ready = poll.poll(1000 * left)
+            ready = poll.poll(1000 * remaining_s)
             if ready and ready[0][1] & select.POLLOUT and self._outgoing:
                 self._send(ends)
                 if not self._outgoing:
@@ -142,8 +142,8 @@ def refused(command: tuple[str, ...], stage: bytes, number: int, duration_ms: in
     if stage not in (frames.AT_DIRECTORY, frames.AT_EXECVE):
         raise NoAgent(f"it cannot run anything: {os.strerror(number)}")
     code, why = _meaning(stage, number, command[0])
-    shown = "".join(char if char.isprintable() else "?" for char in command[0][:MAX_NAME]) or '""'
-    words = f"{shown}: {why}"
+    name = "".join(char if char.isprintable() else "?" for char in command[0][:MAX_NAME]) or '""'
+    words = f"{name}: {why}"
     return Executed(code, b"", f"{words}\n".encode(errors="replace"), duration_ms, refusal=words)
 
 

@@ -108,9 +108,9 @@ def connect(container_id: UUID, version: int = 1) -> Connection:
 
 def _greeted(connection: socket.socket) -> Connection:
     """Read the hello. The buffer for ancillary data has room for credentials only, so no descriptor comes in."""
-    reader, session, seen = frames.Reader(MAX_HELLO), 0, list[tuple[bytes, bytes]]()
+    reader, session, greetings = frames.Reader(MAX_HELLO), 0, list[tuple[bytes, bytes]]()
     until = time.monotonic() + HELLO_S
-    while not seen:
+    while not greetings:
         connection.settimeout(max(0.001, until - time.monotonic()))  # in all, however slowly its bytes come
         data, ancillary, _, _ = connection.recvmsg(4096, socket.CMSG_SPACE(_CREDENTIALS.size))
         if not data:
@@ -118,9 +118,9 @@ def _greeted(connection: socket.socket) -> Connection:
         for level, kind, value in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_CREDENTIALS:
                 session = _CREDENTIALS.unpack(value[: _CREDENTIALS.size])[0]
-        seen += reader.feed(data)
+        greetings += reader.feed(data)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 0)
-    if seen[0][0] != frames.HELLO:
-        raise NoAgent("it is busy" if seen[0][0] == frames.REFUSED else "it did not say hello")
+    if greetings[0][0] != frames.HELLO:
+        raise NoAgent("it is busy" if greetings[0][0] == frames.REFUSED else "it did not say hello")
     reader.max_payload = frames.MAX_PAYLOAD
-    return Connection(connection, session, frames.version_of(seen[0][1]), seen[1:], reader)
+    return Connection(connection, session, frames.version_of(greetings[0][1]), greetings[1:], reader)

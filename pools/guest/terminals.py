@@ -63,9 +63,9 @@ class AgentTerminal:
             elif kind == frames.EXIT:
                 self._exit_code = frames.end_of(payload)[0]
             elif kind == frames.REFUSED:
-                done = refused(self._command, *frames.refusal_of(payload), 0)
-                self._exit_code = done.exit_code
-                yield done.stderr
+                outcome = refused(self._command, *frames.refusal_of(payload), 0)
+                self._exit_code = outcome.exit_code
+                yield outcome.stderr
 
     def write(self, data: bytes) -> None:
         for chunk in frames.inputs(data):

@@ -19,7 +19,7 @@ LOOK_S = 0.02
 
 
 @contextmanager
-def held(what: str, within_s: float) -> Iterator[None]:
+def lock(what: str, within_s: float) -> Iterator[None]:
     """Hold the machine's lock of that name, on PostgreSQL in a transaction. Raises HostNotReady after ``within_s``."""
     if connection.vendor != "postgresql":
         yield

@@ -21,7 +21,7 @@ def ensure_ram_dir() -> Path:
         path.parent.chmod(0o700)  # an earlier version, or another deployment, may have created it
     if _is_in_ram(path):
         return path
-    with changing_the_host(), machine_lock.held("ram", CHANGING_S):  # nodes of one machine share the default path
+    with changing_the_host(), machine_lock.lock("ram", CHANGING_S):  # nodes of one machine share the default path
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not _is_in_ram(path):  # a second mount on top would hide the content of the first
             _mount_ram(path)

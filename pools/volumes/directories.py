@@ -12,7 +12,7 @@ from boilerhouse.core import deployment
 from pools import quota
 from pools.errors import HostNotReady
 from pools.spec import WorkloadSpec
-from pools.volumes.handles import descend, gone
+from pools.volumes.handles import descend, directory_gone
 from pools.volumes.paths import containers_dir, home, staging_dir, trash_dir, volume_path
 
 
@@ -57,7 +57,7 @@ def check(container_id: UUID, spec: WorkloadSpec) -> None:
     for volume in spec.volumes:
         path = volume_path(container_id, volume.name)
         if not path.is_dir():
-            raise gone(path)
+            raise directory_gone(path)
 
 
 def on_disk() -> dict[UUID, float]:

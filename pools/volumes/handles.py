@@ -18,7 +18,7 @@ KEPT_BITS = 0o3777
 """The recorded bits of a mode: all except setuid, which has no effect in a container without new privileges."""
 
 
-def gone(path: Path) -> DirectoryGone:
+def directory_gone(path: Path) -> DirectoryGone:
     return DirectoryGone(f"The directory {path} does not exist on node {deployment.node_id()}.")
 
 
@@ -26,7 +26,7 @@ def open_directory(root: Path) -> int:
     try:
         return os.open(root, DIRECTORY)
     except FileNotFoundError as error:
-        raise gone(root) from error
+        raise directory_gone(root) from error
 
 
 def descend(root: Path, relative: PurePosixPath, create_for: Owner | None = None) -> int:

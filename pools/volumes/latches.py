@@ -7,7 +7,7 @@ import os
 from uuid import UUID
 
 from pools.errors import DirtyContainer
-from pools.volumes.handles import gone
+from pools.volumes.handles import directory_gone
 from pools.volumes.paths import home
 
 
@@ -25,7 +25,7 @@ def latch(container_id: UUID, tenant_id: str, generation: int) -> None:
             raise DirtyContainer from error
         return
     except FileNotFoundError as error:
-        raise gone(path.parent) from error
+        raise directory_gone(path.parent) from error
     with os.fdopen(descriptor, "w") as file:
         file.write(content)
         file.flush()

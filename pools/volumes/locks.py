@@ -9,7 +9,7 @@ from uuid import UUID
 
 from boilerhouse.core import file_locks
 from pools.errors import Locked
-from pools.volumes.handles import gone
+from pools.volumes.handles import directory_gone
 from pools.volumes.paths import home
 
 
@@ -25,7 +25,7 @@ def locked(container_id: UUID, *, within_s: float = 0.0) -> Iterator[int]:
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError as error:
-        raise gone(path.parent) from error
+        raise directory_gone(path.parent) from error
     try:
         if not file_locks.take(descriptor, within_s):
             raise Locked(f"Another process is working on container {container_id}.")
@@ -34,7 +34,7 @@ def locked(container_id: UUID, *, within_s: float = 0.0) -> Iterator[int]:
         except FileNotFoundError:
             same = False
         if not same:
-            raise gone(path.parent)
+            raise directory_gone(path.parent)
         yield descriptor
     finally:
         os.close(descriptor)

@@ -104,11 +104,11 @@ def mark_planted(container_id: UUID, name: str, note: Note, files: int, size: in
 
 def planted(container_id: UUID, name: str, note: Note) -> tuple[int, int] | None:
     """Files and bytes of this save that are already in the volume; None if it was not moved in."""
-    known = _read(_note_path(container_id, name))
-    if known is None or known.planted is None:
+    stored = _read(_note_path(container_id, name))
+    if stored is None or stored.planted is None:
         return None
-    is_same = (known.tenant_id, known.subject, known.key) == (note.tenant_id, note.subject, note.key)
-    return known.planted if is_same else None
+    is_same = (stored.tenant_id, stored.subject, stored.key) == (note.tenant_id, note.subject, note.key)
+    return stored.planted if is_same else None
 
 
 def _note_path(container_id: UUID, name: str) -> Path:
@@ -128,7 +128,7 @@ def put_aside(container_id: UUID, tenant_id: str) -> int:
 
     The caller holds the container's lock.
     """
-    kept = 0
+    position = 0
     for at in sorted((home_of(container_id) / "notes").glob("*.json")):
         note, path = _read(at), staging_dir(container_id) / at.stem
         is_kept = note is not None and note.planted is None and note.tenant_id == tenant_id
@@ -139,10 +139,10 @@ def put_aside(container_id: UUID, tenant_id: str) -> int:
             close(container_id, at.stem)
             _keep(note, path)
             log.info("staging directory moved aside", tenant=tenant_id, files=files, bytes=size)
-            kept += 1
-    if kept:
+            position += 1
+    if position:
         tidy()
-    return kept
+    return position
 
 
 def _keep(note: Note, source: Path) -> None:

@@ -11,7 +11,7 @@ from uuid import UUID
 from boilerhouse.process import stalls
 from pools.spec import Owner
 from pools.volumes.entries import entries_of
-from pools.volumes.handles import DIRECTORY, descend, gone
+from pools.volumes.handles import DIRECTORY, descend, directory_gone
 from pools.volumes.paths import staging_dir, volume_path
 from pools.volumes.removal import destroy
 
@@ -24,7 +24,7 @@ def new_staging(container_id: UUID, owner: Owner, name: str) -> Path:
     try:
         path.mkdir(mode=0o700)
     except FileNotFoundError as error:
-        raise gone(path.parent) from error
+        raise directory_gone(path.parent) from error
     os.chown(path, *owner)
     return path
 

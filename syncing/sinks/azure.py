@@ -123,8 +123,8 @@ class AzureBlobSink(ObjectStore):
         return f"{REMOTE}:{self.container}/{location}/"
 
     def respelling(self, paths: Collection[str]) -> list[str]:
-        if lost := azure_names.lost(paths):
-            raise Unsaveable(f"{len(lost)} names end in a way that Azure would not give back: {lost[0]!a}")
+        if changed := azure_names.lost(paths):
+            raise Unsaveable(f"{len(changed)} names end in a way that Azure would not give back: {changed[0]!a}")
         return []
 
     def rclone_failure(self, lines: list[str]) -> SyncFailed | None:
@@ -184,14 +184,14 @@ class AzureBlobSink(ObjectStore):
         params |= {"maxresults": str(most or PAGE)}
         answer = self._send("GET", self._container, deadline_s, params=params)
         try:
-            found = ElementTree.fromstring(answer.content)  # noqa: S314 - expat bounds what entities may grow to
+            listing = ElementTree.fromstring(answer.content)  # noqa: S314 - expat bounds what entities may grow to
         except ElementTree.ParseError as error:
             raise SyncFailed(f"The {self.where} answered a listing that cannot be read.") from error
         items = tuple(
-            _item(one) for one in found.iter("Blob") if one.findtext("Properties/ResourceType") != "directory"
+            _item(one) for one in listing.iter("Blob") if one.findtext("Properties/ResourceType") != "directory"
         )
-        folders = tuple(_name(one) for one in found.iter("BlobPrefix"))
-        return Page(items, folders, found.findtext("NextMarker") or "")
+        folders = tuple(_name(one) for one in listing.iter("BlobPrefix"))
+        return Page(items, folders, listing.findtext("NextMarker") or "")
 
     def _check(self, folder: str, aside: str) -> None:
         params = {"restype": "account", "comp": "properties"}
@@ -227,7 +227,7 @@ class AzureBlobSink(ObjectStore):
         params = params or {}
         whole = signed(self.account, self.account_key, method, url, params, headers or {}, len(data))
         answer = http_requests.send(
-            http_requests.kept(), method, url, deadline_s, where=self.where, params=params, headers=whole, data=data
+            http_requests.session(), method, url, deadline_s, where=self.where, params=params, headers=whole, data=data
         )
         if answer.status_code in good:
             return answer
@@ -266,11 +266,11 @@ def _name(element: ElementTree.Element) -> str:
 
 def _code(answer: requests.Response) -> str:
     """Azure's name for an error; empty for any other answer."""
-    found = _CODE.search(answer.text[:20_000])
-    return answer.headers.get("x-ms-error-code") or (found[1] if found else "")
+    match = _CODE.search(answer.text[:20_000])
+    return answer.headers.get("x-ms-error-code") or (match[1] if match else "")
 
 
 def _sentence(text: str) -> str:
     """The message of an error in Azure's form, without the request's number and time."""
-    found = [pattern.search(text[:20_000]) for pattern in (_MESSAGE, _DETAIL)]
-    return " ".join(one[1].partition("\nRequestId:")[0].strip() for one in found if one)
+    matches = [pattern.search(text[:20_000]) for pattern in (_MESSAGE, _DETAIL)]
+    return " ".join(one[1].partition("\nRequestId:")[0].strip() for one in matches if one)

@@ -24,9 +24,9 @@ def lost(paths: Iterable[str]) -> list[str]:
 
 def stored(key: str) -> str:
     """The blob's name for a key."""
-    return _TO_STORE.sub(lambda found: _STORED.get(found[0], found[0]), key)
+    return _TO_STORE.sub(lambda match: _STORED.get(match[0], match[0]), key)
 
 
 def read(name: str) -> str:
     """The key for a blob's name."""
-    return _FROM_STORE.sub(lambda found: _READ.get(found[0], found[0]), name)
+    return _FROM_STORE.sub(lambda match: _READ.get(match[0], match[0]), name)

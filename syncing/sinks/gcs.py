@@ -193,12 +193,12 @@ class GcsSink(ObjectStore):
         url = f"{self._object(source)}/rewriteTo/b/{self.bucket}/o/{quote(target, safe='')}"
         params: dict[str, str] = {}
         while True:
-            done = self._document(self._send("POST", url, deadline_s, params=params))
-            if done.get("done"):
+            answer = self._document(self._send("POST", url, deadline_s, params=params))
+            if answer.get("done"):
                 return
-            if not done.get("rewriteToken"):
+            if not answer.get("rewriteToken"):
                 raise SinkUnreliable(f"A copy in {self.where} goes on, but it does not say where.")
-            params = {"rewriteToken": str(done["rewriteToken"])}
+            params = {"rewriteToken": str(answer["rewriteToken"])}
 
     def _page(self, prefix: str, token: str, deadline_s: int, *, most: int = 0, by_folder: bool = False) -> Page:
         params = {"prefix": prefix, "fields": _FIELDS, "pageToken": token, "maxResults": str(most or PAGE)}
@@ -231,7 +231,7 @@ class GcsSink(ObjectStore):
         for is_last in (False, True):
             token = gcs_access.token(self._account, deadline_s)
             answer = http_requests.send(
-                http_requests.kept(), method, url, deadline_s, where=self.where,
+                http_requests.session(), method, url, deadline_s, where=self.where,
                 headers={**headers, "Authorization": f"Bearer {token}"}, **more,
             )  # fmt: skip
             if answer.status_code != 401 or is_last:

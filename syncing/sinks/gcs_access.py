@@ -56,8 +56,8 @@ def private_key(pem: str) -> RSAPrivateKey:
 
 def token(account: Account, deadline_s: int) -> str:
     """A token that is valid for some minutes at least. Raises SinkDenied, ClockSkewed, SinkUnreachable."""
-    if known := known_token(account):
-        return known
+    if cached := known_token(account):
+        return cached
     value, seconds = _ask(account, deadline_s)
     with _lock:
         _tokens[account] = value, time.monotonic() + seconds - min(RENEWED_BEFORE_S, seconds / 2)
@@ -80,7 +80,7 @@ def forget(account: Account, value: str) -> None:
 
 def _ask(account: Account, deadline_s: int) -> tuple[str, float]:
     answer = http_requests.send(
-        http_requests.kept(),
+        http_requests.session(),
         "POST",
         account.token_url,
         deadline_s,

@@ -36,16 +36,16 @@ class ServiceAccountKeyField(serializers.CharField):
             document = json.loads(text)
             if document["type"] != "service_account":
                 raise ValueError("another kind of credential")
-            kept = {name: str(document.get(name) or "") for name in ("client_email", "private_key_id", "private_key")}
-            if not EMAIL.match(kept["client_email"]) or not KEY_ID.match(kept["private_key_id"]):
+            fields = {name: str(document.get(name) or "") for name in ("client_email", "private_key_id", "private_key")}
+            if not EMAIL.match(fields["client_email"]) or not KEY_ID.match(fields["private_key_id"]):
                 raise ValueError("no such account")
-            private_key(kept["private_key"])
+            private_key(fields["private_key"])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             detail = "Must be the JSON file of a service account's key, with client_email and private_key."
             raise ValidationError(detail, code="invalid") from error
         if document.get("universe_domain", UNIVERSE) != UNIVERSE:
             raise ValidationError(f"Only accounts of {UNIVERSE} are supported.", code="invalid")
-        return json.dumps({"type": "service_account", **kept})
+        return json.dumps({"type": "service_account", **fields})
 
 
 class GcsSinkInput(KeyedSinkInput):

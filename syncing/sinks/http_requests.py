@@ -19,32 +19,32 @@ from syncing.sinks import guarded_connections, network_settings, sizes
 
 CONNECTIONS = 32
 """How many connections to one server are kept open."""
-_kept: requests.Session | None = None
+_session: requests.Session | None = None
 
 
-def opened() -> requests.Session:
+def new_session() -> requests.Session:
     """A session with connections of its own. It keeps no cookies and reads no environment: proxies and certificates are
     decided here, and the content of a ``.netrc`` is nobody's business."""
-    session = requests.Session()
-    session.trust_env = False
-    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+    opened = requests.Session()
+    opened.trust_env = False
+    opened.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
     for scheme in guarded_connections.POOLS:
-        session.mount(f"{scheme}://", guarded_connections.Adapter(pool_maxsize=CONNECTIONS))
-    return session
+        opened.mount(f"{scheme}://", guarded_connections.Adapter(pool_maxsize=CONNECTIONS))
+    return opened
 
 
-def kept() -> requests.Session:
+def session() -> requests.Session:
     """The session of this process, whose connections serve several requests."""
-    global _kept
-    if _kept is None:
-        _kept = opened()
-    return _kept
+    global _session
+    if _session is None:
+        _session = new_session()
+    return _session
 
 
 def forget() -> None:
     """Afterwards the next request opens a connection."""
-    global _kept
-    _kept = None
+    global _session
+    _session = None
 
 
 os.register_at_fork(after_in_child=forget)
@@ -79,7 +79,7 @@ def _send(session: requests.Session, method: str, url: str, deadline_s: int, **m
     try:
         return session.request(method, url, **options)
     except requests.ConnectionError as error:
-        if session is not _kept or not isinstance(error.args[0] if error.args else None, ProtocolError):
+        if session is not _session or not isinstance(error.args[0] if error.args else None, ProtocolError):
             raise
     return session.request(method, url, **options)
 

@@ -99,15 +99,15 @@ class KeyedSinkInput(SinkInput):
 
     def secrets_of(self, attrs: Mapping[str, Any]) -> dict[str, Any]:
         """The submitted secrets, otherwise the stored ones if they may be kept."""
-        given = {camel(name): attrs[name] for name in self.secret_fields if attrs.get(name)}
-        if given or self.stored is None or self.stored.sink.get("type") != attrs["type"]:
-            return given
+        secrets = {camel(name): attrs[name] for name in self.secret_fields if attrs.get(name)}
+        if secrets or self.stored is None or self.stored.sink.get("type") != attrs["type"]:
+            return secrets
         same = all((self.stored.sink.get(camel(name)) or None) == (attrs.get(name) or None) for name in self.bound_to)
         return dict(self.stored.sink_secrets or {}) if same else {}
 
     def take(self) -> StoredSink:
-        shown = [name for name in self._declared_fields if name not in self.secret_fields]
-        return StoredSink(self._public_fields(*shown), self.secrets_of(self.validated_data) or None)
+        names = [name for name in self._declared_fields if name not in self.secret_fields]
+        return StoredSink(self._public_fields(*names), self.secrets_of(self.validated_data) or None)
 
 
 InputClass = type[SinkInput]

@@ -114,9 +114,9 @@ class ObjectStore(Sink):
     def put_if(self, key: str, content: bytes, tag: str) -> str:
         if new_tag := self._ask(RUN_DEADLINE_S, partial(self._write, key, content, tag), len(content)):
             return new_tag
-        now, found = self.read(key, RUN_DEADLINE_S)
+        now, current = self.read(key, RUN_DEADLINE_S)
         if now == content:
-            return found  # our own write, whose answer was lost
+            return current  # our own write, whose answer was lost
         raise RemoteChanged(f"Another has written {key} at the same time.")
 
     def create(self, key: str, content: bytes) -> bool:

@@ -29,8 +29,8 @@ _FULL = frozenset({"QuotaExceeded", "InsufficientStorage", "XMinioStorageFull"})
 def words(text: object) -> str:
     """A server's message, made printable, in one line of bounded length."""
     line = " ".join(str(text or "").split())
-    shown = "".join(char for char in line if char.isprintable())
-    return shown if len(shown) <= MAX_WORDS else f"{shown[:MAX_WORDS]}…"
+    printable = "".join(char for char in line if char.isprintable())
+    return printable if len(printable) <= MAX_WORDS else f"{printable[:MAX_WORDS]}…"
 
 
 _DAV_ERROR = re.compile(r"<(?:\w+:)?error\b[^<>]*DAV:", re.IGNORECASE)

@@ -272,10 +272,10 @@ class S3Sink(Sink):
         return self.read(key, deadline_s)[0]
 
     def read(self, key: str, deadline_s: int) -> tuple[bytes | None, str]:
-        found = self._ask(deadline_s, lambda access: _read(access, key))
-        if found is None:
+        answer = self._ask(deadline_s, lambda access: _read(access, key))
+        if answer is None:
             return None, ""
-        content, metadata = found
+        content, metadata = answer
         _last_objects[self] = metadata
         return content, metadata.tag
 
@@ -335,10 +335,10 @@ class S3Sink(Sink):
 
     def unhashed(self, location: str) -> list[str]:
         prefix, is_kms = f"{location}/", f"--s3-server-side-encryption={KMS}" in self.flags(location)
-        found = [item for page in self._pages(Prefix=prefix) for item in page.get("Contents", ())]
+        items = [item for page in self._pages(Prefix=prefix) for item in page.get("Contents", ())]
         doubtful = [
             item["Key"]
-            for item in found
+            for item in items
             if not item["Key"].endswith("/") and (is_kms or not _MD5.fullmatch(item["ETag"].strip('"').lower()))
         ]
         if not doubtful:
@@ -384,12 +384,12 @@ class S3Sink(Sink):
         it."""
         batch = {"Objects": [{"Key": key} for key in keys], "Quiet": True}
         try:
-            done = self._ask(RUN_DEADLINE_S, lambda access: access.ask("delete_objects", Delete=batch))
-            left = [one["Key"] for one in done.get("Errors", ())]
+            answer = self._ask(RUN_DEADLINE_S, lambda access: access.ask("delete_objects", Delete=batch))
+            failed = [one["Key"] for one in answer.get("Errors", ())]
         except SinkRefused as error:
             log.info("many objects are deleted one by one", place=self.place_name, detail=error.detail)
-            left = keys
-        self._delete_each(left)
+            failed = keys
+        self._delete_each(failed)
 
     def _delete_each(self, keys: list[str]) -> None:
         if keys:
@@ -434,15 +434,15 @@ def _read(access: Access, key: str) -> tuple[bytes, ObjectMetadata] | None:
     with contextlib.suppress(Unclear):
         return access.read(key)
     try:
-        found = access.ask("get_object", Key=key)
+        answer = access.ask("get_object", Key=key)
     except ClientError as error:
         code = error.response["Error"]["Code"]
         if code == "NoSuchKey" or (code in ("AccessDenied", "Forbidden") and not _is_listed(access, key)):
             return None
         raise
-    sizes.check(int(found.get("ContentLength") or 0), key)
-    content = sizes.joined(found["Body"].iter_chunks(sizes.CHUNK), key)
-    return content, _as_metadata(content, found)
+    sizes.check(int(answer.get("ContentLength") or 0), key)
+    content = sizes.joined(answer["Body"].iter_chunks(sizes.CHUNK), key)
+    return content, _as_metadata(content, answer)
 
 
 def _first(access: Access, prefix: str) -> ObjectMetadata | None:
@@ -455,8 +455,8 @@ def _first(access: Access, prefix: str) -> ObjectMetadata | None:
 def _as_metadata(content: bytes, answer: Mapping[str, Any]) -> ObjectMetadata:
     from syncing.sinks.s3_access import ObjectMetadata
 
-    told = answer["ETag"], answer.get("ServerSideEncryption", ""), answer.get("SSEKMSKeyId", "")
-    return ObjectMetadata.of(content, *told)
+    facts = answer["ETag"], answer.get("ServerSideEncryption", ""), answer.get("SSEKMSKeyId", "")
+    return ObjectMetadata.of(content, *facts)
 
 
 def _is_listed(access: Access, key: str) -> bool:
@@ -477,8 +477,8 @@ def _has_objects(access: Access, prefix: str) -> bool:
 
 
 def _list(access: Access, **what: Any) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = access.ask("list_objects_v2", **what)
-    return found
+    answer: Mapping[str, Any] = access.ask("list_objects_v2", **what)
+    return answer
 
 
 def _put(access: Access, key: str, content: bytes, **condition: str) -> ObjectMetadata:

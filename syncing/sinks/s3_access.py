@@ -175,10 +175,10 @@ def is_about_host_keys(error: ClientError) -> bool:
 
 def _host_credentials() -> Any:
     with _making:
-        found = _session.get_credentials()
-    if found is None:
+        credentials = _session.get_credentials()
+    if credentials is None:
         raise NoCredentialsError
-    return found
+    return credentials
 
 
 @dataclass(frozen=True)
@@ -198,8 +198,8 @@ class Access:
         """One of the client's operations on the bucket, with the parameters of the spec's flags. Raises botocore's
         errors."""
         client = self.client
-        known = client.meta.service_model.operation_model(client.meta.method_to_api_mapping[operation])
-        carried = {name: value for name, value in self.carried.parameters if name in known.input_shape.members}
+        model = client.meta.service_model.operation_model(client.meta.method_to_api_mapping[operation])
+        carried = {name: value for name, value in self.carried.parameters if name in model.input_shape.members}
         return getattr(client, operation)(Bucket=self.bucket, **{**carried, **parameters})
 
     @cached_property
@@ -244,8 +244,8 @@ class Access:
         answer = self._get(f"/{quote(key, safe='/~')}")
         content, headers = _body(answer, key), answer.headers
         if answer.status_code == 200 and headers.get("Content-Length") == str(len(content)) and "ETag" in headers:
-            told = headers["ETag"], headers.get(_ENCRYPTION, ""), headers.get(_KEY_ID, "")
-            return content, ObjectMetadata.of(content, *told)
+            facts = headers["ETag"], headers.get(_ENCRYPTION, ""), headers.get(_KEY_ID, "")
+            return content, ObjectMetadata.of(content, *facts)
         if answer.status_code == 404 and b"<Code>NoSuchKey</Code>" in content:
             return None
         raise Unclear

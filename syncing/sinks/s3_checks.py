@@ -89,10 +89,10 @@ def _in_path(sink: S3Sink) -> Remedies:
 
 
 def _with_more(sink: S3Sink) -> Remedies:
-    said = {flag.partition("=")[0] for flag in sink.rclone_flags}
+    flags = {flag.partition("=")[0] for flag in sink.rclone_flags}
     for flag, why in _ADDS.items():
         other = replace(sink, rclone_flags=(*sink.rclone_flags, flag))
-        if flag.partition("=")[0] not in said and other.carried != sink.carried:
+        if flag.partition("=")[0] not in flags and other.carried != sink.carried:
             yield other, f'{why}: add "{flag}" to rcloneFlags.'
 
 

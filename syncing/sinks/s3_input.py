@@ -52,18 +52,18 @@ class S3SinkInput(SinkInput):
     rclone_flags = serializers.ListField(child=LineField(validators=[_flag]), required=False, max_length=20)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        given = [bool(attrs.get(name)) for name in ("access_key_id", "secret_access_key")]
+        presence = [bool(attrs.get(name)) for name in ("access_key_id", "secret_access_key")]
         if attrs.get("credential_id"):
-            if any(given):
+            if any(presence):
                 detail = "Give credentialId or keys, not both."
                 raise ValidationError({"credentialId": ErrorDetail(detail, "invalid")})
             return attrs
-        if given == [True, False] and self._keeps_secret(attrs):
+        if presence == [True, False] and self._keeps_secret(attrs):
             return attrs
-        if any(given) and not all(given):
-            missing = "secretAccessKey" if given[0] else "accessKeyId"
+        if any(presence) and not all(presence):
+            missing = "secretAccessKey" if presence[0] else "accessKeyId"
             raise ValidationError({missing: ErrorDetail("Give both keys or neither.", "required")})
-        if not any(given) and not settings.BOILERHOUSE_S3_ENV_AUTH:
+        if not any(presence) and not settings.BOILERHOUSE_S3_ENV_AUTH:
             detail = "Required: this deployment does not share the node's own credentials (BOILERHOUSE_S3_ENV_AUTH)."
             raise ValidationError({"accessKeyId": ErrorDetail(detail, "required")})
         return attrs

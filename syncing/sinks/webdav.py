@@ -190,11 +190,11 @@ class WebDavSink(Sink):
         if answer.status_code == 404:
             return
         try:
-            found = ElementTree.fromstring(answer.content)  # noqa: S314 - expat bounds what entities may grow to
+            listing = ElementTree.fromstring(answer.content)  # noqa: S314 - expat bounds what entities may grow to
         except ElementTree.ParseError as error:
             raise SyncFailed(f"{self.endpoint} answered a listing that cannot be read.") from error
         own = unquote(urlsplit(self._url(f"{location}/")).path).rstrip("/")
-        for response in found.iter(f"{_DAV}response"):
+        for response in listing.iter(f"{_DAV}response"):
             path = unquote(urlsplit(response.findtext(f"{_DAV}href") or "").path).rstrip("/")
             parent, _, name = path.rpartition("/")
             if parent != own or not name:
@@ -221,7 +221,7 @@ class WebDavSink(Sink):
         size = len(more.get("data", b""))
 
         def once() -> requests.Response:
-            with deadlines.within(whole_s(deadline_s, size)), http_requests.opened() as session:
+            with deadlines.within(whole_s(deadline_s, size)), http_requests.new_session() as session:
                 answer = http_requests.send(
                     session, method, self._url(key), deadline_s, where=self.endpoint, headers=headers, **more
                 )
@@ -235,17 +235,17 @@ class WebDavSink(Sink):
 
     def _refusal(self, method: str, answer: requests.Response) -> SyncFailed:
         status = answer.status_code
-        told = f"{self.endpoint} answered {status} to {method}"
-        told = f"{told}: {sentence}" if (sentence := self._sentence(answer)) else f"{told}."
+        detail = f"{self.endpoint} answered {status} to {method}"
+        detail = f"{detail}: {sentence}" if (sentence := self._sentence(answer)) else f"{detail}."
         if status in _BUSY:
-            return SinkThrottled(told, refusals.after_s(answer.headers.get("Retry-After")))
+            return SinkThrottled(detail, refusals.after_s(answer.headers.get("Retry-After")))
         if status in (401, 403):
-            return SinkDenied(told)
+            return SinkDenied(detail)
         if status == 507:
-            return DiskFull(told)
+            return DiskFull(detail)
         if status in (404, 409):
-            return SinkMissing(told)
-        return SinkStumbled(told) if status >= 500 and status != 501 else SinkRefused(told)
+            return SinkMissing(detail)
+        return SinkStumbled(detail) if status >= 500 and status != 501 else SinkRefused(detail)
 
     def _sentence(self, answer: requests.Response) -> str:
         """The server's message, without the secrets that we sent."""

@@ -48,9 +48,9 @@ class HttpSinkInput(SinkInput):
         return value
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        kept = self._stored_headers(attrs["endpoint"])
+        stored = self._stored_headers(attrs["endpoint"])
         for name, value in (attrs.get("headers") or {}).items():
-            if value is None and name not in kept:
+            if value is None and name not in stored:
                 raise ValidationError({"headers": {name: ErrorDetail("A value is required.", "required")}})
         return attrs
 
@@ -62,8 +62,8 @@ class HttpSinkInput(SinkInput):
         return dict(stored.sink_secrets.get("headers") or {})
 
     def take(self) -> StoredSink:
-        given = self.validated_data.get("headers") or {}
-        kept = self._stored_headers(self.validated_data["endpoint"])
-        headers = {name: kept[name] if value is None else value for name, value in given.items()}
-        shown = {**self._public_fields("type", "endpoint"), "headers": dict.fromkeys(sorted(given))}
-        return StoredSink(shown, {"headers": headers} if headers else None)
+        new_headers = self.validated_data.get("headers") or {}
+        stored = self._stored_headers(self.validated_data["endpoint"])
+        headers = {name: stored[name] if value is None else value for name, value in new_headers.items()}
+        public = {**self._public_fields("type", "endpoint"), "headers": dict.fromkeys(sorted(new_headers))}
+        return StoredSink(public, {"headers": headers} if headers else None)

@@ -134,14 +134,14 @@ class ContainerView(WaitingView):
 
 
 def _stdin(data: dict[str, Any]) -> bytes | None:
-    given = data.get("stdin")
-    if given is None:
+    text = data.get("stdin")
+    if text is None:
         return None
     if data["encoding"] == "utf-8":
-        content = str(given).encode("utf-8", "surrogatepass")
+        content = str(text).encode("utf-8", "surrogatepass")
     else:
         try:
-            content = base64.b64decode(given, validate=True)
+            content = base64.b64decode(text, validate=True)
         except (binascii.Error, ValueError):
             raise Invalid(FieldError("/stdin", "Not valid base64.", "invalid")) from None
     highest = settings.BOILERHOUSE_EXEC_STDIN_MAX_BYTES
@@ -256,11 +256,11 @@ _LOGS: dict[str, Any] = {
 
 
 def _since(request: Any) -> float | None:
-    given = request.query_params.get("since")
-    if given is None:
+    value = request.query_params.get("since")
+    if value is None:
         return None
     try:
-        at: datetime | None = parse_datetime(given)
+        at: datetime | None = parse_datetime(value)
     except ValueError:
         at = None
     if at is None or at.tzinfo is None or at.timestamp() < 0:

@@ -99,10 +99,10 @@ class ClaimView(WaitingView):
     def still_holds(self, response: HttpResponse) -> bool:
         """A stored claim is returned again only while its generation is live, because another tenant may get its
         address later."""
-        kept = json.loads(response.content)
-        held = Assignment.objects.filter(tenant_id=self.kwargs["tenant_id"], generation=kept["generation"])
+        body = json.loads(response.content)
+        assignments = Assignment.objects.filter(tenant_id=self.kwargs["tenant_id"], generation=body["generation"])
         # A pending claim that has become assigned returns the complete response.
-        return held.filter(state=kept["state"]).exists()
+        return assignments.filter(state=body["state"]).exists()
 
 
 class ReleaseView(WaitingView):

@@ -40,8 +40,8 @@ def _have_put_away(pk: UUID) -> int:
 
 def is_lost(node: NodeAccess, container_id: UUID) -> bool:
     """Whether it has held data of a tenant whose assignment no longer exists: its state may be unsaved."""
-    held = Assignment.objects.live().filter(container_ref=container_id).exists()
-    return not held and node.volumes.read_latch(container_id) is not None
+    has_tenant = Assignment.objects.live().filter(container_ref=container_id).exists()
+    return not has_tenant and node.volumes.read_latch(container_id) is not None
 
 
 def put_away(container_id: UUID) -> None:
@@ -65,9 +65,9 @@ def put_away(container_id: UUID) -> None:
 
 def retire_unheld() -> int:
     """Remove claimed containers without an assignment: a reset database may have some."""
-    held = Assignment.objects.live().exclude(container_ref=None).values("container_ref")
+    claimed = Assignment.objects.live().exclude(container_ref=None).values("container_ref")
     old = clock.now() - QUARANTINE_AFTER
-    rows = Container.objects.filter(state=ContainerState.CLAIMED, state_changed_at__lt=old).exclude(pk__in=held)
+    rows = Container.objects.filter(state=ContainerState.CLAIMED, state_changed_at__lt=old).exclude(pk__in=claimed)
     return each(list(rows), _retire)
 
 

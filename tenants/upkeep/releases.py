@@ -42,8 +42,8 @@ def release_of_deleted_pools() -> int:
 
 def _release_all(pool: Pool) -> int:
     with context.acting_for(pool.deleted_by):
-        held = Assignment.objects.filter(pool=pool, state=AssignmentState.ASSIGNED)
-        return _release_each(held, ReleaseReason.POOL_DELETED)
+        assignments = Assignment.objects.filter(pool=pool, state=AssignmentState.ASSIGNED)
+        return _release_each(assignments, ReleaseReason.POOL_DELETED)
 
 
 def _release_each(rows: QuerySet[Assignment], reason: ReleaseReason) -> int:

@@ -273,16 +273,16 @@ def test_a_task_that_ends_while_it_is_judged_is_not_overdue(start):
 
     class Ends(worker_module.Thread):
         @property
-        def given(self) -> worker_module.Given | None:
+        def work(self) -> worker_module.Work | None:
             return next(self.reads, None)
 
-        @given.setter
-        def given(self, value: worker_module.Given | None) -> None:
+        @work.setter
+        def work(self, value: worker_module.Work | None) -> None:
             pass
 
     worker = start()
     ends = Ends(worker, "slow", 1)
-    ends.reads = iter([worker_module.Given({"func": "f"}, time.monotonic())])
+    ends.reads = iter([worker_module.Work({"func": "f"}, time.monotonic())])
     worker._threads["slow"].append(ends)
     try:
         assert worker.retire_overdue() == []

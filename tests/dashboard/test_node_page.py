@@ -150,14 +150,14 @@ def test_a_part_that_is_none_is_not_found(operator):
 def test_an_admin_takes_a_backup_that_can_be_read(admin):
     assert "No backups here yet" in text_of(admin.get(PATH))
     page = text_of(admin.post(PATH + "backup", follow=True, headers={"Referer": f"http://testserver{PATH}"}))
-    [made] = kept_backups.kept()
-    assert f"Backup {made.name} taken" in page
-    assert f">{made.name}<" in page
-    path = kept_backups.directory() / made.name
+    [backup] = kept_backups.all_backups()
+    assert f"Backup {backup.name} taken" in page
+    assert f">{backup.name}<" in page
+    path = kept_backups.directory() / backup.name
     assert path.stat().st_mode & 0o077 == 0
     assert archives.Archive(path).labels
     entry = AuditEntry.objects.get(action="backup.take")
-    assert (entry.actor, entry.object_id) == ("user ada", made.name)
+    assert (entry.actor, entry.object_id) == ("user ada", backup.name)
 
 
 def test_an_operator_takes_no_backup(operator):
@@ -167,14 +167,14 @@ def test_an_operator_takes_no_backup(operator):
 
 def test_only_the_newest_backups_are_kept_and_files_of_others_stay(admin):
     admin.post(PATH + "backup")
-    [first] = kept_backups.kept()
+    [first] = kept_backups.all_backups()
     directory = kept_backups.directory()
     (directory / "mine.zip").write_text("by hand")
     for number in range(kept_backups.KEPT + 2):
         shutil.copy2(directory / first.name, directory / f"boilerhouse-2020010{number // 10}-00000{number % 10}.zip")
     (directory / first.name).unlink()
     admin.post(PATH + "backup")
-    kept = kept_backups.kept()
+    kept = kept_backups.all_backups()
     assert len(kept) == kept_backups.KEPT
     assert kept[0].taken_at > first.taken_at
     assert (directory / "mine.zip").exists()

@@ -166,7 +166,7 @@ def test_one_process_of_a_machine_at_a_time_changes_what_its_nodes_share(data_di
 
     def hold() -> None:
         try:
-            with machine_lock.held("firewall", 5):
+            with machine_lock.lock("firewall", 5):
                 inside.set()
                 time.sleep(0.5)
                 order.append("first")
@@ -176,11 +176,11 @@ def test_one_process_of_a_machine_at_a_time_changes_what_its_nodes_share(data_di
     thread = threading.Thread(target=hold)
     thread.start()
     inside.wait(5)
-    with pytest.raises(HostNotReady, match="Another node"), machine_lock.held("firewall", 0.1):
+    with pytest.raises(HostNotReady, match="Another node"), machine_lock.lock("firewall", 0.1):
         pytest.fail("two at once")
-    with machine_lock.held("ram", 0.1):
+    with machine_lock.lock("ram", 0.1):
         pass
-    with machine_lock.held("firewall", 5):
+    with machine_lock.lock("firewall", 5):
         order.append("second")
     thread.join()
     assert order == ["first", "second"]

@@ -51,7 +51,7 @@ def forgetful(request):
 
 
 def ask(server):
-    return http_requests.send(http_requests.kept(), "GET", server.url, 5, where="the sink").content
+    return http_requests.send(http_requests.session(), "GET", server.url, 5, where="the sink").content
 
 
 @pytest.mark.parametrize("forgetful", [1], indirect=True)

@@ -55,8 +55,8 @@ def _days(filters: EventFilters, journal: Journal) -> list[tuple[Day, Fold | Non
     for day, fold in folds.items():
         only = time_ranges.day_of(day)
         fold.url = url(part=None, routine="unchanged", range=None, **{"from": only[0], "to": only[1]})
-    shown = {day.date: day for day in journal.days}
+    days = {day.date: day for day in journal.days}
     today = timezone.now().astimezone(zone).date()
-    empty = {date: Day(date, time_ranges.heading(date, today), []) for date in folds if date not in shown}
-    whole = sorted({**empty, **shown}.items(), reverse=True)
+    empty = {date: Day(date, time_ranges.heading(date, today), []) for date in folds if date not in days}
+    whole = sorted({**empty, **days}.items(), reverse=True)
     return [(day, folds.get(date)) for date, day in whole]

@@ -47,11 +47,11 @@ def changes(request: HttpRequest) -> HttpResponse:
     )
     if exports.is_requested(request):
         return exports.as_csv("changes", journal.all(), COLUMNS)
-    shown = {change.pk: change for change in change_words.changes(journal.rows)}
+    by_id = {change.pk: change for change in change_words.changes(journal.rows)}
     labels = {"": "All", **{name: text for name, (text, _) in change_words.PARTS.items()}}
     context: dict[str, Any] = {
         "section": "changes", "list": journal, "zone": str(span.zone),
-        "days": [(day.heading, [shown[entry.pk] for entry in day.rows]) for day in journal.days],
+        "days": [(day.heading, [by_id[entry.pk] for entry in day.rows]) for day in journal.days],
         "presets": time_ranges.presets(address, span), "hidden": address.hidden("q", "from", "to", "who"),
         "parts": [(text, address.url(part=name or None), name == part) for name, text in labels.items()],
         "whos": [(name, text, name == who) for name, (text, _) in WHO.items()],

@@ -29,8 +29,8 @@ MAX_JSON = 200_000
 @action(acts="Builds the image at the engine if it is missing; the objects are created in one transaction.")
 def load_example(request: HttpRequest) -> str:
     results = example.load()
-    made = [f"{result.kind} {result.id}" for result in results if result.outcome != "unchanged"]
-    return f"Created: {', '.join(made)}." if made else "The example is loaded already."
+    objects = [f"{result.kind} {result.id}" for result in results if result.outcome != "unchanged"]
+    return f"Created: {', '.join(objects)}." if objects else "The example is loaded already."
 
 
 @slow

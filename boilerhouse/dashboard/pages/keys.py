@@ -60,15 +60,15 @@ def _expiry(posted: Mapping[str, str]) -> str:
 
 def _read(form: ApiForm, posted: Mapping[str, str]) -> dict[str, Any] | None:
     """The validated input of the form; None if there are errors, which it then shows."""
-    given = {name: posted.get(name, "") for name in ("name", "role")}
-    if given["role"] == Role.TENANT:
-        given["tenantIds"] = posted.get("tenantIds", "")
+    values = {name: posted.get(name, "") for name in ("name", "role")}
+    if values["role"] == Role.TENANT:
+        values["tenantIds"] = posted.get("tenantIds", "")
     wrong: Invalid | None = None
     try:
-        given["expiresAt"] = _expiry(posted)
+        values["expiresAt"] = _expiry(posted)
     except Invalid as error:
         wrong = error
-    data = form.read(given)
+    data = form.read(values)
     if wrong is not None:
         form.add(wrong)
         return None

@@ -63,7 +63,7 @@ def _read(part: str) -> dict[str, Any]:
 def _page(request: HttpRequest, **parts: dict[str, Any]) -> HttpResponse:
     backups: dict[str, Any] = {}
     try:
-        backups["backups"] = kept_backups.kept()
+        backups["backups"] = kept_backups.all_backups()
     except OSError as error:
         backups["failed"] = str(error)
     context = {
@@ -84,10 +84,10 @@ def part(request: HttpRequest, part: str) -> HttpResponse:
     """One part for an open page; without scripts, the page with this part."""
     if part not in PARTS:
         raise NotFound("There is no such part of this page.")
-    shown = _read(part)
+    content = _read(part)
     if not (request.htmx.target or "").startswith("part-"):  # type: ignore[attr-defined]
-        return _page(request, **{part: shown})
-    answer = render(request, "pages/node_part.html", {"part": part, "shown": shown})
+        return _page(request, **{part: content})
+    answer = render(request, "pages/node_part.html", {"part": part, "shown": content})
     answer["Cache-Control"] = "no-store"
     return answer
 
@@ -97,5 +97,5 @@ def part(request: HttpRequest, part: str) -> HttpResponse:
     Role.ADMIN, acts="A backup reads one moment of the database, which an open transaction would not let it choose."
 )
 def back_up(request: HttpRequest) -> str:
-    made = kept_backups.take()
-    return f"Backup {made.name} taken, {size(made.size_bytes)}."
+    backup = kept_backups.take()
+    return f"Backup {backup.name} taken, {size(backup.size_bytes)}."

@@ -114,14 +114,14 @@ def _create(request: HttpRequest) -> HttpResponse:
         messages.warning(request, "This form was sent before. No other notification was created.")
         return HttpResponseRedirect(reverse("notifications"), status=303)
     try:
-        made, secret = targets.create(id=None, settings=settings)
+        target, secret = targets.create(id=None, settings=settings)
     except Conflict as error:
         form.add(error)
         return _list_page(request, form, settings.kinds, 422)
     if not secret:
-        messages.success(request, f"Notification {made.pk} created. Send a test to try it.")
-        return HttpResponseRedirect(reverse("notification", args=[made.pk]), status=303)
-    answer = _list_page(request, _new_form(), made=made, secret=secret)
+        messages.success(request, f"Notification {target.pk} created. Send a test to try it.")
+        return HttpResponseRedirect(reverse("notification", args=[target.pk]), status=303)
+    answer = _list_page(request, _new_form(), made=target, secret=secret)
     answer["Cache-Control"] = "no-store"
     return answer
 

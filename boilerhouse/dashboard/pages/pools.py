@@ -62,24 +62,24 @@ SORTS: dict[str, Callable[[PoolRow], Any]] = {
 @page()
 def pool_list(request: HttpRequest) -> HttpResponse:
     rows = pool_rows()
-    wanted = request.GET.get("q", "").strip()
-    shown = [row for row in rows if wanted.lower() in row.pool.pk or wanted.lower() in row.pool.name.lower()]
+    term = request.GET.get("q", "").strip()
+    matches = [row for row in rows if term.lower() in row.pool.pk or term.lower() in row.pool.name.lower()]
     state = request.GET.get("state", "")
     if state == ATTENTION:
-        shown = [row for row in shown if row.needs_attention]
+        matches = [row for row in matches if row.needs_attention]
     elif state:
-        shown = [row for row in shown if row.status.state == state]
+        matches = [row for row in matches if row.status.state == state]
     order = TableOrder(request, SORTS)
     context = {
-        "rows": order.of(shown),
+        "rows": order.of(matches),
         "order": order,
         "total": len(rows),
-        "q": wanted,
+        "q": term,
         "state": state,
         "states": _states(rows),
     }
-    found = needs.of_pools(request, [(row.pool, row.status) for row in rows])
-    return render(request, "pages/pools.html", {**context, "needs": found})
+    present = needs.of_pools(request, [(row.pool, row.status) for row in rows])
+    return render(request, "pages/pools.html", {**context, "needs": present})
 
 
 def _states(rows: list[PoolRow]) -> list[tuple[str, str]]:
@@ -90,10 +90,10 @@ def _states(rows: list[PoolRow]) -> list[tuple[str, str]]:
 def _context(request: HttpRequest, pool: Pool, tab: str) -> dict[str, Any]:
     """Context of every tab of a pool's page."""
     row = PoolRow(pool, pool.status(), roll=rolls.of_pools([pool]).get(pool.pk))
-    found = needs.of_pool(request, pool, row.status)
-    reasons = {need.cause.why for need in found}
+    present = needs.of_pool(request, pool, row.status)
+    reasons = {need.cause.why for need in present}
     return {
-        "pool": pool, "row": row, "status": row.status, "tab": tab, "tabs": TABS, "badge": row.badge, "needs": found,
+        "pool": pool, "row": row, "status": row.status, "tab": tab, "tabs": TABS, "badge": row.badge, "needs": present,
         "warnings": [warning for warning in row.status.warnings if warning.detail not in reasons],
         "held": row.status.claimed + pool.release_failed,
         "asked": ScaleEffect(pool, row.status, request.GET.get("target")),
@@ -203,8 +203,8 @@ def _modes(values: dict[str, Any]) -> list[Mode]:
 
 def _without_default(data: dict[str, Any], network: dict[str, Any] | None) -> None:
     """An unchanged form requests no policy."""
-    asked = data["network"].get("egress")
-    if asked == DEFAULT.to_json() and not (network or {}).get("egress"):
+    egress = data["network"].get("egress")
+    if egress == DEFAULT.to_json() and not (network or {}).get("egress"):
         del data["network"]["egress"]
 
 
@@ -226,12 +226,12 @@ def _create_pool(request: HttpRequest) -> str | HttpResponse:
         workload = Workload.objects.filter(pk=data.pop("workload_id")).first()
         if workload is None:
             raise Invalid(FieldError("/workloadId", "There is no such workload.", "not_found"))
-        made = services.create_pool(id=data.pop("id", None), name=data.pop("name", None), workload=workload, **data)
+        new_pool = services.create_pool(id=data.pop("id", None), name=data.pop("name", None), workload=workload, **data)
     except (Invalid, Conflict) as error:
         form.add(error)
         return render(request, "pages/pool_new.html", {"form": form, "workloads": True}, status=422)
-    messages.success(request, f"Pool {made.pk} created.")
-    return HttpResponseRedirect(reverse("pool", args=[made.pk]), status=303)
+    messages.success(request, f"Pool {new_pool.pk} created.")
+    return HttpResponseRedirect(reverse("pool", args=[new_pool.pk]), status=303)
 
 
 new_pool = form_page(_new_pool, _create_pool)
@@ -242,11 +242,11 @@ def configure(request: HttpRequest, pool_id: str) -> str | HttpResponse:
     pool = find_pool(pool_id)
     form = pool_form(render_pool(pool))
     network = pool.whole_network
-    kept = {name: value for name, value in (network or {}).items() if name != "egress"}
+    rest = {name: value for name, value in (network or {}).items() if name != "egress"}
     if (keeps_mine := conflicts.wish(request)) is not None:
         form.combine(request.POST, pool_form(render_pool(pool)), keeps_mine=keeps_mine)
         return _configuration(request, pool, form, 200, is_combined=True)
-    data = form.read(request.POST, workloadId=pool.workload_id, network=kept)
+    data = form.read(request.POST, workloadId=pool.workload_id, network=rest)
     if data is None:
         return _configuration(request, pool, form, 422)
     if form.meet(request.POST, pool_form(render_pool(pool)), *conflicts.last_change("pool", pool_id)):
@@ -288,15 +288,15 @@ def _asks_first(request: HttpRequest, pool: Pool, timeout_ms: int) -> Question |
 @action()
 def scale(request: HttpRequest, pool_id: str) -> str | HttpResponse:
     """A size that is not allowed is in the URL until another one is, and the page says under the field what is."""
-    wanted = request.POST.get("targetSize", "").strip()[:20]
+    target = request.POST.get("targetSize", "").strip()[:20]
     pool = find_pool(pool_id)
-    asked = ScaleEffect(pool, pool.status(), wanted)
+    scale_effect = ScaleEffect(pool, pool.status(), target)
     try:
-        services.scale(pool_id, -1 if asked.size is None else asked.size)
+        services.scale(pool_id, -1 if scale_effect.size is None else scale_effect.size)
     except (Invalid, Conflict):
-        query = urlencode({"tab": request.POST.get("tab", "containers"), "target": wanted})
+        query = urlencode({"tab": request.POST.get("tab", "containers"), "target": target})
         return HttpResponseRedirect(f"{reverse('pool', args=[pool_id])}?{query}#scale", status=303)
-    message = f"Scaling {pool_id} to {asked.size}."
+    message = f"Scaling {pool_id} to {scale_effect.size}."
     if "target=" not in request.headers.get("Referer", ""):
         return message
     messages.success(request, message)
@@ -333,5 +333,5 @@ def delete(request: HttpRequest, pool_id: str) -> str | HttpResponse:
 def effect(request: HttpRequest, pool_id: str) -> HttpResponse:
     """The effect of a target size, for the form."""
     pool = find_pool(pool_id)
-    asked = ScaleEffect(pool, pool.status(), request.GET.get("targetSize", ""))
-    return render(request, "pages/pool_effect.html", {"pool": pool, "asked": asked})
+    scale_effect = ScaleEffect(pool, pool.status(), request.GET.get("targetSize", ""))
+    return render(request, "pages/pool_effect.html", {"pool": pool, "asked": scale_effect})

@@ -65,14 +65,16 @@ def _create(request: HttpRequest) -> HttpResponse:
     data = form.read(request.POST)
     if data is not None:
         try:
-            made = registry_credentials.create(
+            credential = registry_credentials.create(
                 id=data.get("id"), name=data.get("name") or data["registry"], registry=data["registry"],
                 secret=secret_of(data),
             )  # fmt: skip
         except Conflict as error:
             form.add(error)
         else:
-            messages.success(request, f"Credential {made.pk} stored. Images from {made.registry} are pulled with it.")
+            messages.success(
+                request, f"Credential {credential.pk} stored. Images from {credential.registry} are pulled with it."
+            )
             return HttpResponseRedirect(reverse("registries"), status=303)
     return _list_page(request, form, 422)
 
@@ -80,15 +82,15 @@ def _create(request: HttpRequest) -> HttpResponse:
 registry_list = form_page(_list, _create)
 
 
-def _rotation_page(request: HttpRequest, form: ApiForm, shown: dict[str, Any], status: int = 200) -> HttpResponse:
-    context = {"section": "registries", "credential": shown, "form": form}
+def _rotation_page(request: HttpRequest, form: ApiForm, credential: dict[str, Any], status: int = 200) -> HttpResponse:
+    context = {"section": "registries", "credential": credential, "form": form}
     return render(request, "pages/registry_credential.html", context, status=status)
 
 
 @page(Role.ADMIN)
 def _rotation(request: HttpRequest, registry_credential_id: str) -> HttpResponse:
-    shown = find_and_render(registry_credential_id)
-    return _rotation_page(request, rotation_form(registry_credentials.find(registry_credential_id)), shown)
+    credential = find_and_render(registry_credential_id)
+    return _rotation_page(request, rotation_form(registry_credentials.find(registry_credential_id)), credential)
 
 
 @action(Role.ADMIN)

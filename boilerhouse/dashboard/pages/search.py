@@ -18,19 +18,19 @@ PALETTE = "palette-list"
 def search(request: HttpRequest) -> HttpResponse:
     if request.htmx.target == PALETTE:  # type: ignore[attr-defined]
         return _palette(request)
-    asked = Search(request, request.GET.get("q", ""), ON_PAGE)
-    groups = asked.groups()
-    if only := asked.only_exact():
+    query = Search(request, request.GET.get("q", ""), ON_PAGE)
+    groups = query.groups()
+    if only := query.only_exact():
         return HttpResponseRedirect(only.url)
-    context = {"groups": groups, "query_text": asked.text, "limit": ON_PAGE,
+    context = {"groups": groups, "query_text": query.text, "limit": ON_PAGE,
                "count": sum(len(group.results) for group in groups)}  # fmt: skip
     return render(request, "pages/search.html", context)
 
 
 def _palette(request: HttpRequest) -> HttpResponse:
     """The options; 304 if they are what the browser has."""
-    asked = Search(request, request.GET.get("q", ""), IN_PALETTE)
-    answer = render(request, "components/palette_results.html", {"groups": asked.groups()})
+    query = Search(request, request.GET.get("q", ""), IN_PALETTE)
+    answer = render(request, "components/palette_results.html", {"groups": query.groups()})
     answer["ETag"] = f'"{hashlib.sha256(answer.content).hexdigest()[:32]}"'
     answer["Cache-Control"] = "private, no-cache"
     if request.headers.get("If-None-Match", "").removeprefix("W/") == answer["ETag"]:

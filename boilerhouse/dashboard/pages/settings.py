@@ -79,14 +79,14 @@ def _create_credential(request: HttpRequest) -> HttpResponse:
     data = form.read(request.POST)
     if data is not None:
         try:
-            made = credentials.create(
+            credential = credentials.create(
                 id=data.get("id"), name=data["name"], access_key_id=data["access_key_id"],
                 secret_access_key=data["secret_access_key"],
             )  # fmt: skip
         except Conflict as error:
             form.add(error)
         else:
-            messages.success(request, f"Credential {made.pk} stored.")
+            messages.success(request, f"Credential {credential.pk} stored.")
             return HttpResponseRedirect(reverse("credentials"), status=303)
     return _credential_page(request, form, 422)
 
@@ -118,8 +118,8 @@ def _rotate(request: HttpRequest, credential_id: str) -> HttpResponse:
     data = form.read(request.POST)
     if data is None:
         return _rotation_page(request, credential, form, 422)
-    given = {name: data[name] for name in ("name", "access_key_id", "secret_access_key")}
-    credentials.replace(credential, **given)
+    values = {name: data[name] for name in ("name", "access_key_id", "secret_access_key")}
+    credentials.replace(credential, **values)
     messages.success(request, f"Credential {credential_id} replaced. Its sinks are probed again.")
     return HttpResponseRedirect(reverse("credentials"), status=303)
 
@@ -140,9 +140,9 @@ def _deployment_page(request: HttpRequest, document: Document, mark: str) -> Htt
 
 @page(Role.ADMIN)
 def _deployment(request: HttpRequest) -> HttpResponse:
-    shown = render_settings(deployment_settings.current())
-    document = Document(shown, sections.sections, tab=request.GET.get("tab", "form"))
-    return _deployment_page(request, document, version_of(shown))
+    stored = render_settings(deployment_settings.current())
+    document = Document(stored, sections.sections, tab=request.GET.get("tab", "form"))
+    return _deployment_page(request, document, version_of(stored))
 
 
 @action(Role.ADMIN)
@@ -151,11 +151,11 @@ def _save_deployment(request: HttpRequest) -> HttpResponse:
     document = Document.posted(request.POST, sections.sections)
     body = document.read(SettingsInput) if document.do == "save" else None
     if body is not None:
-        wanted = body.to_settings()
-        if question := _asks_first(request, wanted):
+        submitted = body.to_settings()
+        if question := _asks_first(request, submitted):
             return questions.show(request, question, origin=request.path)
         try:
-            deployment_settings.replace(wanted, lambda locked: check_version(mark, render_settings(locked)))
+            deployment_settings.replace(submitted, lambda locked: check_version(mark, render_settings(locked)))
         except (Invalid, PreconditionFailed) as error:
             document.add(error)
         else:
@@ -164,10 +164,10 @@ def _save_deployment(request: HttpRequest) -> HttpResponse:
     return _deployment_page(request, document, mark)
 
 
-def _asks_first(request: HttpRequest, wanted: deployment_settings.DeploymentSettings) -> Question | None:
+def _asks_first(request: HttpRequest, submitted: deployment_settings.DeploymentSettings) -> Question | None:
     """The question if a shorter retention deletes something now, unless it has been answered."""
     before = deployment_settings.current().retention_s
-    shorter = {kind: seconds for kind, seconds in wanted.retention_s.items() if seconds < before[kind]}
+    shorter = {kind: seconds for kind, seconds in submitted.retention_s.items() if seconds < before[kind]}
     counts = {kind: number for kind, number in retention.doomed(shorter).items() if number}
     if not counts:
         return None

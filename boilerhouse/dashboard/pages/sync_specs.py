@@ -80,7 +80,7 @@ def _editor(request: HttpRequest, document: Document, spec: SyncSpec | None, mar
     return answer
 
 
-def _shown(spec: SyncSpec) -> dict[str, Any]:
+def _rendered(spec: SyncSpec) -> dict[str, Any]:
     """The editable part of a spec."""
     return {name: value for name, value in render_spec(spec).items() if name not in SyncSpecInput.read_only_ignored}
 
@@ -89,7 +89,7 @@ def _shown(spec: SyncSpec) -> dict[str, Any]:
 def _open(request: HttpRequest, spec_id: str | None) -> HttpResponse:
     spec = find_spec(spec_id) if spec_id else None
     if spec is not None:
-        value = _shown(spec)
+        value = _rendered(spec)
     else:
         first = Pool.objects.order_by("pk").values_list("pk", flat=True).first()
         if first is None:
@@ -106,8 +106,8 @@ def _save(request: HttpRequest, spec_id: str | None) -> HttpResponse:
     document = Document.posted(request.POST, sections.sections_of(is_new=spec is None))
     more: dict[str, Any] = {}
     if spec is not None and (keeps_mine := conflicts.wish(request)) is not None:
-        document.combine(_shown(spec), keeps_mine=keeps_mine)
-        return _editor(request, document, spec, version_of(_shown(spec)), is_combined=True)
+        document.combine(_rendered(spec), keeps_mine=keeps_mine)
+        return _editor(request, document, spec, version_of(_rendered(spec)), is_combined=True)
     if document.tab == "form" and document.do in ("save", "probe"):
         sections.drop_other_kinds(document.value)
     match document.do:
@@ -138,19 +138,21 @@ def _store(request: HttpRequest, document: Document, spec: SyncSpec | None, mark
             pool = Pool.objects.select_related("workload").filter(pk=data["pool_id"]).first()
             if pool is None:
                 raise Invalid(FieldError("/poolId", "There is no such pool.", "not_found"))
-            made = services.create_spec(id=data.get("id"), name=data.get("name"), pool=pool, **body.parts())
-            saved_toast.tell(request, f"Sync spec {made.pk} created. It takes effect with the next claim.", made.pk)
-            return str(made.pk)
+            new_spec = services.create_spec(id=data.get("id"), name=data.get("name"), pool=pool, **body.parts())
+            saved_toast.tell(
+                request, f"Sync spec {new_spec.pk} created. It takes effect with the next claim.", new_spec.pk
+            )
+            return str(new_spec.pk)
         check_same_id(data, spec.pk)
         if data["pool_id"] != spec.pool_id:
             raise Invalid(FieldError("/poolId", f"A sync spec keeps its pool ({spec.pool_id}).", "fixed"))
         services.update_spec(
             spec, name=data.get("name"), force=request.POST.get("force") == "yes",
-            check=lambda locked: check_version(mark, _shown(locked)), **body.parts(),
+            check=lambda locked: check_version(mark, _rendered(locked)), **body.parts(),
         )  # fmt: skip
     except PreconditionFailed:
         assert spec is not None
-        document.meet(_shown(find_spec(spec.pk)), *conflicts.last_change("sync_spec", spec.pk))
+        document.meet(_rendered(find_spec(spec.pk)), *conflicts.last_change("sync_spec", spec.pk))
         return None
     except (Invalid, Conflict) as error:
         document.add(error)
@@ -219,5 +221,5 @@ def probe(request: HttpRequest, spec_id: str) -> HttpResponse:
 
 @action(asks=consequences.trigger_spec)
 def trigger(request: HttpRequest, spec_id: str) -> str:
-    made = syncs.trigger(find_spec(spec_id), "outward", None)
-    return f"{len(made)} save{'s' if len(made) != 1 else ''} queued."
+    run = syncs.trigger(find_spec(spec_id), "outward", None)
+    return f"{len(run)} save{'s' if len(run) != 1 else ''} queued."

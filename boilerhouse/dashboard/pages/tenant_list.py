@@ -21,7 +21,7 @@ def tenant_list(request: HttpRequest) -> HttpResponse:
         "holding": counts["Holding"], "unsaved": counts["Not saved"],
         "segment_label": next((tab.label for tab in tabs[1:] if tab.is_current), "All tenants"),
         "is_known": counts["All"] != "0",
-        "matching": tenant_listing.held(request, rows).count(),
+        "matching": tenant_listing.live_assignments(request, rows).count(),
         "query": [(name, request.GET[name]) for name in ("show", "pool", "state", "q") if name in request.GET],
     }  # fmt: skip
     return render(request, "pages/tenants.html", context)

@@ -44,44 +44,45 @@ CLAIM_STEPS = ("Container assigned", "State restored, config and secrets written
 @page()
 def tenant(request: HttpRequest, tenant_id: str) -> HttpResponse:
     validation.check_tenant_id(tenant_id)
-    known = Tenant.objects.filter(pk=tenant_id).first()
+    row = Tenant.objects.filter(pk=tenant_id).first()
     runs = list(SyncRun.objects.filter(tenant_id=tenant_id).select_related("spec").order_by("-created_at")[:RUNS])
     saves = tenant_history.saves_of(tenant_id)
     saved = saves.at
-    if known is None and not runs and saved is None:
+    if row is None and not runs and saved is None:
         raise NotFound(f"There is no tenant {tenant_id}.")
-    held = Assignment.objects.live().select_related("pool", "version").filter(tenant_id=tenant_id).first()
+    claim = Assignment.objects.live().select_related("pool", "version").filter(tenant_id=tenant_id).first()
+    is_assigned = claim is not None and claim.state == AssignmentState.ASSIGNED and claim.container_id is not None
     claims = tenant_history.claims_of(tenant_id)
     last = claims[0] if claims else None
     claim_error = status.claim_error(last)
     running = [run for run in runs if run.state in (SyncRunState.RUNNING, SyncRunState.QUEUED)]
-    periodic_saves = list(syncs.periodic_saves(tenant_id)) if held else []
+    periodic_saves = list(syncs.periodic_saves(tenant_id)) if claim else []
     feed = feeds.newest(tenant_history.EVENTS, tenant_id=tenant_id)
     now, (month, days) = timezone.now(), tenant_history.usage_of(tenant_id)
     context: dict[str, Any] = {
-        "tenant_id": tenant_id, "tenant": known, "held": held, "last": last, "saved": saved, "now": now,
-        "badge": _badge(held, claim_error), "claim_error": claim_error,
+        "tenant_id": tenant_id, "tenant": row, "held": claim, "last": last, "saved": saved, "now": now,
+        "badge": _badge(claim, claim_error), "claim_error": claim_error,
         "death": tenant_history.death_of(last),
-        "steps": _steps(held), "usual_ms": _usual_ms(held),
-        "step": STEPS.get(held.step, held.step) if held else "",
-        "endpoints": held.endpoints if held and held.state == AssignmentState.ASSIGNED and held.container_id else [],
-        "due": idle.due_at(held) if held else None,
+        "steps": _steps(claim), "usual_ms": _usual_ms(claim),
+        "step": STEPS.get(claim.step, claim.step) if claim else "",
+        "endpoints": claim.endpoints if claim and is_assigned else [],
+        "due": idle.due_at(claim) if claim else None,
         "runs": [(run, badges.RUN[SyncRunState(run.state)], badges.run_verb(run)) for run in runs],
         "running": [(run, badges.RUN[SyncRunState(run.state)], badges.run_verb(run)) for run in running],
         "unsaved_since": min((beat.unsaved_since for beat in periodic_saves), default=None),
-        "kept_to": max(filter(None, (saved, held.assigned_at or held.created_at))) if held else None,
+        "kept_to": max(filter(None, (saved, claim.assigned_at or claim.created_at))) if claim else None,
         "is_overdue": any(beat.is_overdue(now) for beat in periodic_saves),
         "interval_s": min(((beat.spec.interval_ms or 0) // 1000 for beat in periodic_saves), default=0),
-        "is_saved": held is not None and not held.discard and held.step in SAVED_STEPS,
-        "has_specs": bool(held and held.pool.sync_specs.exists()),
+        "is_saved": claim is not None and not claim.discard and claim.step in SAVED_STEPS,
+        "has_specs": bool(claim and claim.pool.sync_specs.exists()),
         "saves": saves, "claims": tenant_history.ended(claims), "month": month, "days": days,
         "feed": feed, "chapters": tenant_history.chapters(feed, claims),
         "ended_why": tenant_history.ended_why(last) if last else "",
         "backups": list(backups.of_tenant(tenant_id).order_by("-created_at")[:BACKUPS]),
         "kept_for_s": deployment_settings.current().retention_s["backups"],
-        "uses": [*budgets.of_tenant(tenant_id, held.container_id), response_bytes.use_of(tenant_id)] if held else [],
-        "needs": needs.of_tenant(request, tenant_id) if held else [],
-        "verdict": _verdict(held), "has_lost_state": last is not None and last.outcome in LOST,
+        "uses": [*budgets.of_tenant(tenant_id, claim.container_id), response_bytes.use_of(tenant_id)] if claim else [],
+        "needs": needs.of_tenant(request, tenant_id) if claim else [],
+        "verdict": _verdict(claim), "has_lost_state": last is not None and last.outcome in LOST,
     }  # fmt: skip
     return render(request, "pages/tenant.html", context)
 
@@ -99,43 +100,43 @@ def discard(request: HttpRequest, tenant_id: str) -> str:
     return f"Discarding the unsaved state of {tenant_id}. It stays on the node for a limited time."
 
 
-def _badge(held: Assignment | None, claim_error: dict[str, Any] | None) -> badges.Badge:
-    if held is not None:
-        return badges.ASSIGNMENT[AssignmentState(held.state)]
+def _badge(claim: Assignment | None, claim_error: dict[str, Any] | None) -> badges.Badge:
+    if claim is not None:
+        return badges.ASSIGNMENT[AssignmentState(claim.state)]
     return badges.Badge("error", "Claim failed") if claim_error else badges.Badge("idle", "Released")
 
 
-def _steps(held: Assignment | None) -> list[tuple[str, str]]:
+def _steps(claim: Assignment | None) -> list[tuple[str, str]]:
     """Each step of a claim or a release in progress, as ``done``, ``now`` or ``todo``."""
-    if held is None or held.state not in (AssignmentState.PENDING, AssignmentState.RELEASING):
+    if claim is None or claim.state not in (AssignmentState.PENDING, AssignmentState.RELEASING):
         return []
-    if held.state == AssignmentState.PENDING:
-        words, at = list(CLAIM_STEPS), 1 if held.container_ref else 0
+    if claim.state == AssignmentState.PENDING:
+        words, at = list(CLAIM_STEPS), 1 if claim.container_ref else 0
     else:
         order = [step for step in STEPS if step]
-        words, at = [STEPS[step] for step in order], order.index(held.step) if held.step in order else 0
+        words, at = [STEPS[step] for step in order], order.index(claim.step) if claim.step in order else 0
     return [(word, "done" if n < at else "now" if n == at else "todo") for n, word in enumerate(words)]
 
 
-def _usual_ms(held: Assignment | None) -> int | None:
+def _usual_ms(claim: Assignment | None) -> int | None:
     """The median duration of the pool's last claims; None if unknown or if none is in progress."""
-    if held is None or held.state != AssignmentState.PENDING:
+    if claim is None or claim.state != AssignmentState.PENDING:
         return None
-    rows = Assignment.objects.filter(pool_id=held.pool_id, latency_ms__isnull=False).order_by("-created_at")
+    rows = Assignment.objects.filter(pool_id=claim.pool_id, latency_ms__isnull=False).order_by("-created_at")
     times = sorted(ms or 0 for ms in rows.values_list("latency_ms", flat=True)[:50])
     return times[len(times) // 2] if times else None
 
 
-def _verdict(held: Assignment | None) -> dict[str, Any] | None:
+def _verdict(claim: Assignment | None) -> dict[str, Any] | None:
     """The errors of the tenant's config by the workload's schema: that of its container, and the newest."""
-    if held is None or held.config is None or held.version is None:
+    if claim is None or claim.config is None or claim.version is None:
         return None
-    newest = held.pool.workload.latest
-    [errors] = validation.shown_errors([held.config], held.version.spec, held.tenant_id)
-    verdict = {"errors": errors, "version": held.version.number,
-             "has_schema": held.version.spec.config_schema is not None}  # fmt: skip
-    if newest.number != held.version.number:
-        [later] = validation.shown_errors([held.config], newest.spec, held.tenant_id)
+    newest = claim.pool.workload.latest
+    [errors] = validation.shown_errors([claim.config], claim.version.spec, claim.tenant_id)
+    verdict = {"errors": errors, "version": claim.version.number,
+             "has_schema": claim.version.spec.config_schema is not None}  # fmt: skip
+    if newest.number != claim.version.number:
+        [later] = validation.shown_errors([claim.config], newest.spec, claim.tenant_id)
         verdict |= {"newest": newest.number, "later": later}
     return verdict
 
@@ -157,9 +158,9 @@ def _preview(request: HttpRequest, tenant_id: str) -> HttpResponse:
 @action()
 def _sync(request: HttpRequest, tenant_id: str) -> HttpResponse:
     direction = "inward" if request.POST.get("direction") == "inward" else "outward"
-    made = syncs.begin(tenant_id, direction)
+    runs = syncs.begin(tenant_id, direction)
     noun = "save" if direction == "outward" else "restore"
-    messages.success(request, f"{len(made)} {noun}{'s' if len(made) != 1 else ''} of {tenant_id} queued.")
+    messages.success(request, f"{len(runs)} {noun}{'s' if len(runs) != 1 else ''} of {tenant_id} queued.")
     return HttpResponseRedirect(reverse("tenant", args=[tenant_id]), status=303)
 
 

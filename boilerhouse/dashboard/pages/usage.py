@@ -41,13 +41,13 @@ def usage(request: HttpRequest) -> HttpResponse:
     if exports.is_requested(request):
         return _file(month, TenantUsage.Period.DAY if request.GET.get("by") == "day" else TenantUsage.Period.MONTH)
     rows = tenant_usage.of_month(month)
-    shown = Listing(
+    listing = Listing(
         request, rows, search=["tenant_id"], sorts=SORTS, default="-held", filled=["held_ms", *SORTS.values()]
     )
-    lines = list(shown)
+    lines = list(listing)
     sizes = standing.saved_states([row.tenant_id for row in lines])
     context: dict[str, Any] = {
-        "list": shown, "month": month, "lines": [(row, sizes.get(row.tenant_id, (None, 0))[1]) for row in lines],
+        "list": listing, "month": month, "lines": [(row, sizes.get(row.tenant_id, (None, 0))[1]) for row in lines],
         "before": tenant_usage.month_before(month), "after": _after(month), "total": total_of(rows),
         "is_current": month == tenant_usage.this_month(),
     }  # fmt: skip

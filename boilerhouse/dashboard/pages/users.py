@@ -71,11 +71,11 @@ def _invite(request: HttpRequest) -> HttpResponse:
     if data is None:
         return _list_page(request, form, 422)
     try:
-        made = users.invite(data["name"], Role(data["role"]))
+        invitation = users.invite(data["name"], Role(data["role"]))
     except Invalid as error:
         form.add(error)
         return _list_page(request, form, 422)
-    return _with_link(request, made)
+    return _with_link(request, invitation)
 
 
 user_list = form_page(_list, _invite)

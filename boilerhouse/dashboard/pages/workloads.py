@@ -169,10 +169,10 @@ def _store(request: HttpRequest, document: Document, workload: Workload | None, 
     data = body.validated_data
     try:
         if workload is None:
-            made = services.create_workload(id=data.get("id"), name=data["name"], spec=body.to_spec())
-            messages.success(request, f"Workload {made.pk} created.")
-            _warn(request, made.pk)
-            return str(made.pk)
+            new_workload = services.create_workload(id=data.get("id"), name=data["name"], spec=body.to_spec())
+            messages.success(request, f"Workload {new_workload.pk} created.")
+            _warn(request, new_workload.pk)
+            return str(new_workload.pk)
         check_same_id(data, workload.pk)
         services.update_workload(
             workload,
@@ -239,9 +239,9 @@ def refresh(request: HttpRequest, workload_id: str) -> str:
 
 @action(asks=consequences.roll_back_workload)
 def roll_back(request: HttpRequest, workload_id: str, number: int) -> HttpResponse:
-    made = services.roll_back(workload_id, number)
+    version = services.roll_back(workload_id, number)
     messages.success(
-        request, f"{workload_id} is back at version {number}, as version {made.number}. Its pools roll to it."
+        request, f"{workload_id} is back at version {number}, as version {version.number}. Its pools roll to it."
     )
     return HttpResponseRedirect(reverse("workload", args=[workload_id]), status=303)
 

@@ -82,13 +82,13 @@ def ended(claims: Sequence[Assignment]) -> list[Claim]:
 
 def chapters(events: Iterable[Event], claims: Sequence[Assignment]) -> list[Chapter]:
     """The events, newest first, grouped by the claim during which they happened."""
-    made: list[Chapter] = []
+    result: list[Chapter] = []
     for event in events:
         claim = next((one for one in claims if one.created_at <= event.created_at), None)
-        if not made or made[-1].claim != claim:
-            made.append(Chapter(claim, []))
-        made[-1].events.append(event)
-    return made
+        if not result or result[-1].claim != claim:
+            result.append(Chapter(claim, []))
+        result[-1].events.append(event)
+    return result
 
 
 def usage_of(tenant_id: str) -> tuple[TenantUsage, list[TenantUsage]]:
@@ -102,8 +102,8 @@ def usage_of(tenant_id: str) -> tuple[TenantUsage, list[TenantUsage]]:
 def _claim(row: Assignment) -> Claim:
     death = death_of(row)
     if not row.was_assigned:
-        known = errors.OUTCOMES.get(row.outcome)
-        why = row.outcome_detail or str(getattr(known, "__doc__", "") or row.outcome)
+        words = errors.OUTCOMES.get(row.outcome)
+        why = row.outcome_detail or str(getattr(words, "__doc__", "") or row.outcome)
         return Claim(row, badges.Badge("error", "Claim failed"), why, None, death)
     is_discarded = row.outcome == "discarded"
     badge = badges.Badge("warn", "Discarded") if is_discarded else badges.Badge("idle", "Released")

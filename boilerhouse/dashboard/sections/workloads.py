@@ -61,7 +61,7 @@ def sections_of(*, is_new: bool) -> Sections:
     older_uid = Section("User id as security.runAsUser", (
         Part("runAsUser", "User id", "The same as the user id under User; one of the two is enough", "number"),
     ), path="security")  # fmt: skip
-    made = (
+    every = (
         Section("Workload", (
             *new_id,
             Part("name", "Name", "A label; need not be unique", placeholder="Notebook server"),
@@ -185,7 +185,7 @@ def sections_of(*, is_new: bool) -> Sections:
 
     def sections(value: dict[str, Any]) -> Sequence[Section]:
         has_older_uid = get(value, "/security/runAsUser") is not None
-        shown = [section for section in made if section is not older_uid or has_older_uid]
+        shown = [section for section in every if section is not older_uid or has_older_uid]
         return [replace(section, is_folded=section.title not in BASICS) for section in shown]
 
     return sections

@@ -108,13 +108,13 @@ class NotificationInput(ApiSerializer):
         return value
 
     def validate_poolIds(self, value: list[str]) -> list[str]:
-        known = set(
+        existing = set(
             Pool.objects.filter(pk__in=[name for name in value if "\0" not in name]).values_list("pk", flat=True)
         )
         stored: Target | None = self.context.get("stored")
-        known |= set(stored.pool_ids) if stored else set()  # a pool may have been deleted since
-        known |= self.context.get("new_pools", set())
-        if missing := [name for name in value if name not in known]:
+        existing |= set(stored.pool_ids) if stored else set()  # a pool may have been deleted since
+        existing |= self.context.get("new_pools", set())
+        if missing := [name for name in value if name not in existing]:
             raise ValidationError(f"No pool {missing[0]!r}.", code="not_found")
         return list(dict.fromkeys(value))
 

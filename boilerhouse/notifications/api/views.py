@@ -51,8 +51,8 @@ class NotificationListView(ApiView):
     def post(self, request: Any) -> Response:
         body = self.read(NotificationInput)
         target, secret = targets.create(id=body.validated_data.get("id"), settings=body.settings())
-        shown = render_target(target)
-        return Response({**shown, "secret": secret or None}, 201, headers={"ETag": self.etag(shown)})
+        body_of_target = render_target(target)
+        return Response({**body_of_target, "secret": secret or None}, 201, headers={"ETag": self.etag(body_of_target)})
 
 
 class NotificationView(ApiView):

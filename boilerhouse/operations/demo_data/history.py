@@ -138,12 +138,12 @@ class History:
 
     def claim(self, hold: Hold) -> None:
         """The events of a claim and of the container that it took, and its restore."""
-        rows, made = self.rows, _made_at(hold.container)
+        rows, created = self.rows, _made_at(hold.container)
         about: dict[str, Any] = {"pool_id": hold.pool.id, "container_id": hold.container}
         ready_ms = round(900 + 900 * rows.random.random())
-        rows.event("container.created", made, **about, payload={})
-        ready = {"durationMs": ready_ms, "version": self.version_at(hold.pool, made).number}
-        rows.event("container.ready", made + timedelta(milliseconds=ready_ms), **about, payload=ready)
+        rows.event("container.created", created, **about, payload={})
+        ready = {"durationMs": ready_ms, "version": self.version_at(hold.pool, created).number}
+        rows.event("container.ready", created + timedelta(milliseconds=ready_ms), **about, payload=ready)
         spec, saved = SPEC_OF[hold.pool.id], self.saved.get(hold.tenant)
         restored = None
         if saved is not None:
@@ -176,11 +176,11 @@ class History:
         self.run(hold, SPEC_OF[hold.pool.id], Direction.UPLOAD, Trigger.RELEASE, end, timedelta(seconds=3.1), by)
         self._end(hold, reason, by)
         about = {"pool_id": hold.pool.id, "container_id": hold.container, "tenant_id": hold.tenant}
-        gone = end + timedelta(seconds=4.2)
+        removal = end + timedelta(seconds=4.2)
         payload = {"outcome": "released", "reason": reason.value}
-        rows.event("container.released", gone, actor=by or "system", **about, payload=payload)
+        rows.event("container.released", removal, actor=by or "system", **about, payload=payload)
         rows.event(
-            "container.destroyed", gone + timedelta(seconds=1), pool_id=hold.pool.id, container_id=hold.container,
+            "container.destroyed", removal + timedelta(seconds=1), pool_id=hold.pool.id, container_id=hold.container,
             payload={},
         )  # fmt: skip
 

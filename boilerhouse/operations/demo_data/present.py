@@ -93,10 +93,10 @@ class Present:
                 versions[workload.id].append(version)
                 self.rows.event("workload.updated", at, actor="user admin",
                                 payload={"workloadId": workload.id, "version": number})  # fmt: skip
-                done = {"phase": "done", "percent": 100, "bytes": 180 * MB}
+                progress = {"phase": "done", "percent": 100, "bytes": 180 * MB}
                 self.rows.add(
                     ImagePull, node_id=node_id(), image=image, state=PullState.DONE, asked_at=at, started_at=at,
-                    finished_at=at + timedelta(seconds=14), digest=version.manifest_digest, progress=done,
+                    finished_at=at + timedelta(seconds=14), digest=version.manifest_digest, progress=progress,
                 )  # fmt: skip
         return versions
 
@@ -114,8 +114,8 @@ class Present:
             row.save(force_insert=True)
         for credential in sorted({spec.credential for spec in SPECS}):
             secret = {"accessKeyId": f"AKIADEMO{self.rows.hex(8).upper()}", "secretAccessKey": self.rows.hex(40)}
-            made = Credential(id=credential, name=credential, secret=secret, created_at=self._before(days=40))
-            made.save(force_insert=True)
+            stored = Credential(id=credential, name=credential, secret=secret, created_at=self._before(days=40))
+            stored.save(force_insert=True)
         specs, mappings = {}, {}
         for spec in SPECS:
             specs[spec.id] = self._spec(spec)
@@ -170,8 +170,8 @@ class Present:
         self, history: History, pool: DemoPool, id: UUID, state: ContainerState, at: datetime, **over: Any
     ) -> Container:
         number = len(self.rows.of(Container))
-        made = datetime.fromtimestamp((id.int >> 80) / 1000, at.tzinfo)
-        version = history.version_at(pool, made)
+        created = datetime.fromtimestamp((id.int >> 80) / 1000, at.tzinfo)
+        version = history.version_at(pool, created)
         values: dict[str, Any] = {
             "health": ContainerHealth.HEALTHY, "runtime_id": self.rows.hex(64), "nonce": self.rows.hex(32),
             "address": f"10.117.{number // 200}.{number % 200 + 3}", "image_digest": version.image_digest,
@@ -179,7 +179,7 @@ class Present:
         }  # fmt: skip
         return self.rows.add(
             Container, id=id, pool_id=pool.id, version=version, state=state, node_id=node_id(),
-            uid=200_000 + number, created_at=made, state_changed_at=at, **{**values, **over},
+            uid=200_000 + number, created_at=created, state_changed_at=at, **{**values, **over},
         )  # fmt: skip
 
     def _tenant(self, history: History, tenant: DemoTenant) -> None:

@@ -63,12 +63,12 @@ class Attached:
         while True:
             self._take_frames(limit_bytes)
             now = time.monotonic()
-            left = deadline - now
+            remaining_s = deadline - now
             if has_ended and now - asked_at > DRAIN_S:
                 return
-            if left <= 0:
+            if remaining_s <= 0:
                 raise TimeoutError
-            if poll.poll(1000 * min(left, LINGER_S if has_ended else wait)):
+            if poll.poll(1000 * min(remaining_s, LINGER_S if has_ended else wait)):
                 chunk = self._connection.recv(CHUNK)
                 if not chunk:
                     return
@@ -91,9 +91,9 @@ class Attached:
         data = self._data
         while len(data) >= 8 and len(data) >= 8 + (size := int.from_bytes(data[4:8], "big")):
             is_error = data[0] == 2
-            kept = self.stderr if is_error else self.stdout
-            room = limit_bytes - len(kept)
-            kept += data[8 : 8 + min(size, room)]
+            output = self.stderr if is_error else self.stdout
+            room = limit_bytes - len(output)
+            output += data[8 : 8 + min(size, room)]
             if size > room and is_error:
                 self.stderr_truncated = True
             elif size > room:

@@ -29,11 +29,11 @@ class Commands(Engine):
         with translated():
             api = self._api()
             environment = {"TERM": "xterm-256color"}
-            made = api.exec_create(name, list(command), stdin=True, tty=True, environment=environment)
-            stream: Any = api.exec_start(made["Id"], tty=True, socket=True)
-            terminal = AttachedTerminal(api, made["Id"], stream)
+            created = api.exec_create(name, list(command), stdin=True, tty=True, environment=environment)
+            stream: Any = api.exec_start(created["Id"], tty=True, socket=True)
+            terminal = AttachedTerminal(api, created["Id"], stream)
             with contextlib.suppress(docker.errors.APIError):  # it has ended already
-                api.exec_resize(made["Id"], height=rows, width=columns)
+                api.exec_resize(created["Id"], height=rows, width=columns)
             return terminal
 
     def exec(
@@ -48,13 +48,13 @@ class Commands(Engine):
         while True:
             with translated():
                 try:
-                    done, has_begun = self._exec(name, command, timeout_ms, stdin, limit_bytes)
+                    result, has_begun = self._exec(name, command, timeout_ms, stdin, limit_bytes)
                 except docker.errors.APIError as error:
                     if "is paused" not in words_of(error) or time.monotonic() > until:
                         raise
                 else:
                     if has_begun or time.monotonic() > until:
-                        return done
+                        return result
             time.sleep(0.02)
 
     def _exec(
@@ -97,8 +97,8 @@ class Commands(Engine):
             if refused := refusals.executed((out or err).decode(errors="replace"), command, _ms_since(started)):
                 return refused, True
         cut = attached.stdout_truncated, attached.stderr_truncated
-        done = Executed(exit_code, out, err, _ms_since(started), *cut)
-        return refusals.at_execve(done, command) or done, True
+        result = Executed(exit_code, out, err, _ms_since(started), *cut)
+        return refusals.at_execve(result, command) or result, True
 
     def _kill(self, api: docker.APIClient, exec_id: str, timeout_ms: int) -> str:
         """Kill the command with its children and describe the result; the engine has no operation for that."""

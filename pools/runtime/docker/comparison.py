@@ -97,16 +97,16 @@ def _short(value: Any) -> str:
     return "nothing" if value is None or value in ([], {}, "") else str(value)[:120]
 
 
-def _is(expected: Any, got: Any) -> bool:
+def _is(expected: Any, actual: Any) -> bool:
     """Whether ``got`` matches ``wanted``; an object may have additional keys."""
     if not expected:
-        return not got
+        return not actual
     if isinstance(expected, Mapping):
-        return isinstance(got, Mapping) and all(_is(value, got.get(key)) for key, value in expected.items())
+        return isinstance(actual, Mapping) and all(_is(value, actual.get(key)) for key, value in expected.items())
     if isinstance(expected, Sequence) and not isinstance(expected, str):
-        same_length = isinstance(got, Sequence) and len(got) == len(expected)
-        return same_length and all(map(_is, expected, got))
-    return bool(got == expected)
+        same_length = isinstance(actual, Sequence) and len(actual) == len(expected)
+        return same_length and all(map(_is, expected, actual))
+    return bool(actual == expected)
 
 
 def _exactly(expected: Any, value: Any) -> bool:
@@ -158,9 +158,9 @@ def _address(text: str) -> str:
         return text
 
 
-def _same_check(expected: Mapping[str, Any], got: Any) -> bool:
+def _same_check(expected: Mapping[str, Any], actual: Any) -> bool:
     """The engine fills in missing values from the image's check, even if it is disabled."""
-    return _is({key: value for key, value in expected.items() if value}, got)
+    return _is({key: value for key, value in expected.items() if value}, actual)
 
 
 def _no_swap(expected: int, value: Any) -> bool:

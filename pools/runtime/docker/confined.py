@@ -37,5 +37,7 @@ def differences(document: Mapping[str, Any]) -> list[str]:
             return []
         wrong = {name: status.get(name, "nothing") for name, value in expected.items() if status.get(name) != value}
         if not wrong or time.monotonic() > until:
-            return [f"{name} of its first process is {got} instead of {expected[name]}" for name, got in wrong.items()]
+            return [
+                f"{name} of its first process is {actual} instead of {expected[name]}" for name, actual in wrong.items()
+            ]
         time.sleep(LOOK_EVERY_S)

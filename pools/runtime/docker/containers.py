@@ -80,11 +80,11 @@ class Containers(Engine):
 
     def inspect(self, name: str, timeout_s: float | None = None) -> Observed | None:
         allowed = FAST_S if timeout_s is None else max((t for t in HOT_S if t <= timeout_s), default=HOT_S[0])
-        document = self._found(name, allowed)
+        document = self._inspected(name, allowed)
         return None if document is None else self._observed(document)
 
     def inspect_made(self, plan: ContainerPlan) -> Observed | None:
-        document = self._found(plan.name, FAST_S)
+        document = self._inspected(plan.name, FAST_S)
         if document is None:
             return None
         if not document["State"]["Running"]:
@@ -99,7 +99,7 @@ class Containers(Engine):
             )
         return self._observed(document)
 
-    def _found(self, name: str, timeout_s: float) -> dict[str, Any] | None:
+    def _inspected(self, name: str, timeout_s: float) -> dict[str, Any] | None:
         try:
             with translated():
                 try:

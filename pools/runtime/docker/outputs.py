@@ -23,8 +23,8 @@ class Outputs(Engine):
     """Engine events, and the output of a container's processes."""
 
     def events(self, labels: dict[str, str]) -> Iterator[EngineEvent]:
-        wanted = [f"{name}={value}" for name, value in labels.items()]
-        filters = {"type": "container", "label": wanted, "event": ["die", "oom", "destroy", "health_status"]}
+        label_filters = [f"{name}={value}" for name, value in labels.items()]
+        filters = {"type": "container", "label": label_filters, "event": ["die", "oom", "destroy", "health_status"]}
         with translated():
             api = self._own_api(FAST_S)
             stream = api.events(decode=True, filters=filters)

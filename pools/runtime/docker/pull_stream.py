@@ -58,20 +58,20 @@ class Layers:
 
     @property
     def progress(self) -> PullProgress:
-        wanted = [layer for layer in self._layers.values() if not layer.is_known]
-        sizes = [layer.size for layer in wanted if layer.size]
-        unknown = sum(layer.size is None and not layer.status.startswith(_ARRIVED) for layer in wanted)
-        arrived = sum(layer.status.startswith(_ARRIVED) for layer in wanted)
+        pending = [layer for layer in self._layers.values() if not layer.is_known]
+        sizes = [layer.size for layer in pending if layer.size]
+        unknown = sum(layer.size is None and not layer.status.startswith(_ARRIVED) for layer in pending)
+        arrived = sum(layer.status.startswith(_ARRIVED) for layer in pending)
         finished = sum(layer.status.startswith(_HERE) for layer in self._layers.values())
-        missing = [layer for layer in wanted if not layer.status.startswith(_ARRIVED)]
+        missing = [layer for layer in pending if not layer.status.startswith(_ARRIVED)]
         return PullProgress(
-            bytes=sum(layer.bytes for layer in wanted),
+            bytes=sum(layer.bytes for layer in pending),
             known_bytes=sum(sizes),
             estimated_bytes=sum(sizes) + (unknown * sum(sizes) // len(sizes) if sizes else 0),
             layers=len(self._layers),
             layers_done=finished,
             is_size_known=bool(sizes) and not unknown,
-            is_extracting=bool(wanted) and arrived == len(wanted),
+            is_extracting=bool(pending) and arrived == len(pending),
             is_in_line=bool(missing) and all(layer.status.startswith(_WAITS) for layer in missing),
             digest=self.digest,
         )
