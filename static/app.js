@@ -138,6 +138,7 @@ let slow = null; // what is asked for takes long: the cards say so, and keep wha
 document.addEventListener("htmx:beforeRequest", (event) => {
   if (event.detail.elt.id === "main") slow = setTimeout(() => busy(true), 300);
 });
+
 function busy(isOn) {
   for (const card of document.querySelectorAll("#main > .card, #main .cols .card"))
     if (isOn) card.setAttribute("aria-busy", "true");
@@ -306,8 +307,8 @@ function inZone() {
     const clock = time.dataset.clock;
     time.textContent =
       clock === "date"
-        ? at.toLocaleString([], { hour12: false })
-        : at.toLocaleTimeString([], CLOCKS[clock] || { hour12: false });
+      ? at.toLocaleString([], { hour12: false })
+      : at.toLocaleTimeString([], CLOCKS[clock] || { hour12: false });
     time.title = `${at.toLocaleString()} (${time.title})`;
     time.dataset.local = "";
   }

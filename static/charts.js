@@ -44,8 +44,8 @@
       ms: 1e-3,
       tzDate: (seconds) =>
         document.body.dataset.times === "local"
-          ? new Date(seconds * 1000)
-          : uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC"),
+        ? new Date(seconds * 1000)
+        : uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC"),
       scales: {
         x: { time: true, range: () => [charts.get(plot).from, charts.get(plot).to] },
         y: { range: (_u, _low, high) => [0, Math.max(high || 0, charts.get(plot).top) * 1.05] },
