@@ -24,7 +24,7 @@ from django.conf import settings
 
 from boilerhouse.core import failpoints
 from boilerhouse.core.errors import BoilerhouseError
-from boilerhouse.process import stalls
+from boilerhouse.process import giving_way, stalls
 from pools import freezer, lifecycle, quota, volumes
 from pools.file_names import folders, plain, show
 from pools.models import Container
@@ -309,16 +309,16 @@ class _Taking:
         self._pass(math.inf, tries=TRIES)
 
     def _pass(self, until: float, tries: int) -> float:
-        """Count, and copy what has no copy yet; returns how long counting took.
+        """Count, and copy what has no copy yet; returns how long counting took, without pauses.
 
         With ``tries`` 0, the container is frozen: nothing waits for the tenant or the database.
         """
         walked_s = 0.0
         for part in self._parts:
-            began = time.monotonic()
+            began, rested_s = time.monotonic(), giving_way.rested_s()
             with nullcontext() if tries else stalls.quietly():
                 part.look(until)
-            walked_s += time.monotonic() - began
+            walked_s += time.monotonic() - began - (giving_way.rested_s() - rested_s)
             for path in part.lacking():
                 self._copy(part, path, until, tries)
         return walked_s
@@ -354,6 +354,7 @@ class _Taking:
             time.sleep(0.2)
 
     def _look(self) -> None:
+        giving_way.give_way()
         if time.monotonic() - self._looked_at > LOOK_EVERY_S:
             self._looked_at = time.monotonic()
             stalls.moved()

@@ -1,7 +1,8 @@
 """Limits long work by the time without progress instead of the total time.
 
 Code that does a part of it calls ``moved``; a caller that waits for it listens with ``reporting_to``. Loops over items
-of which a tenant can create any number call ``step`` for each item, so that the caller can end them.
+of which a tenant can create any number call ``step`` for each item, so that the caller can end them, and so that they
+give way to brief work.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 from django.conf import settings
 
 from boilerhouse.core.errors import Failed
+from boilerhouse.process import giving_way
 
 REPORT_EVERY_S = 1.0
 _LOOK_EVERY_S = 0.5
@@ -55,10 +57,12 @@ def moved() -> None:
 
 
 def step() -> None:
-    """The same for one of many items. Raises the error of ``while_going`` if this thread's work is to end."""
+    """The same for one of many items, which gives way to brief work. Raises the error of ``while_going`` if this
+    thread's work is to end."""
     moved()
     if (look := _look.get()) is not None:
         look()
+    giving_way.give_way()
 
 
 @contextmanager
@@ -84,10 +88,11 @@ def while_going(keep_going: Callable[[], bool], error: type[Exception]) -> Itera
 @contextmanager
 def quietly() -> Iterator[None]:
     """Within the block, ``step`` and ``moved`` do nothing: a container is frozen meanwhile, so there is no time for
-    queries."""
+    queries or pauses."""
     looking, listening = _look.set(None), _listener.set(None)
     try:
-        yield
+        with giving_way.at_once():
+            yield
     finally:
         _look.reset(looking)
         _listener.reset(listening)

@@ -27,7 +27,7 @@ from django_q.worker import worker as run_tasks
 
 from boilerhouse.core import context
 from boilerhouse.core.models import QueueHealth
-from boilerhouse.process import processes
+from boilerhouse.process import giving_way, processes
 from boilerhouse.process.outage import DATABASE_LOST
 from boilerhouse.queues import wakeup_pipes
 from boilerhouse.queues.broker import Broker, Message
@@ -39,6 +39,8 @@ HEALTH_EVERY_S = 4.0
 IDLE_S = 10.0
 """A thread that has been idle for this long closes its database connection. After the same time without a message the
 queues are polled at QUEUE_IDLE_LOOK_S, if no other machine sends any."""
+AWAITED = ("claim", "save")
+"""Queues of tasks that a client waits for: those of others give way to them."""
 SAY_EVERY_S = 60.0
 """How often the log repeats why the queues cannot be read."""
 LOOK_STUCK_S = 60.0
@@ -110,8 +112,9 @@ class Thread:
         while (task := self._wait()) is not None:
             self._next.append(task)
             try:
-                # The task's log context and actor end with it.
-                copy_context().run(run_tasks, self, self, Bounded(), -1)
+                with giving_way.task(is_awaited=self._queue in AWAITED):
+                    # The task's log context and actor end with it.
+                    copy_context().run(run_tasks, self, self, Bounded(), -1)
             except Exception:
                 log.exception("thread broke", queue=self._queue, task=str(task["func"]))
             finally:
