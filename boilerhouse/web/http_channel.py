@@ -91,7 +91,8 @@ class Channel(HTTPChannel):  # type: ignore[misc]
 
     def __init__(self) -> None:
         super().__init__()
-        self._buffer: list[bytes] | None = None
+        self._held_pieces: list[bytes] | None = None
+        """What arrives meanwhile. Not ``_buffer``, which is twisted's own."""
         self._is_over = False
         """The last response is sent or being sent; nothing more is read."""
         self._thrown_away = 0
@@ -140,9 +141,9 @@ class Channel(HTTPChannel):  # type: ignore[misc]
     def rawDataReceived(self, data: bytes) -> None:
         if self._is_over:
             self._throw_away(data)
-        elif self._buffer is not None and not self._handlingRequest:
-            self._buffer.append(data)
-            if sum(map(len, self._buffer)) > HELD_BYTES:
+        elif self._held_pieces is not None and not self._handlingRequest:
+            self._held_pieces.append(data)
+            if sum(map(len, self._held_pieces)) > HELD_BYTES:
                 self._networkProducer.pauseProducing()
         else:
             super().rawDataReceived(data)
@@ -152,7 +153,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
 
     def body_grew(self, request: Request, size: int) -> None:
         """Check the received length of a body of unknown length."""
-        if size > UNKNOWN_BODY_BYTES and request.hold is None and self._buffer is None:
+        if size > UNKNOWN_BODY_BYTES and request.hold is None and self._held_pieces is None:
             self._look_up(request)
 
     def requestDone(self, request: Any) -> None:
@@ -189,7 +190,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
 
     def _look_up(self, request: Request) -> None:
         assert request.head is not None
-        self._buffer = []
+        self._held_pieces = []
         self._networkProducer.pauseProducing()
         length = self.length or MAX_BODY_BYTES  # if its length is unknown
         looking = asyncio.get_running_loop().run_in_executor(_lookups, admit, request.head, length)
@@ -202,7 +203,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         if is_gone:
             return
         self._networkProducer.resumeProducing()
-        data, self._buffer = b"".join(self._buffer or ()), None
+        data, self._held_pieces = b"".join(self._held_pieces or ()), None
         if self._handlingRequest:
             return  # the complete body was here already
         if isinstance(verdict, Refusal):
@@ -226,7 +227,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
     def _end_with(self, request: Request, refusal: Refusal) -> None:
         request.refuse(refusal)
         request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
-        self._is_over, self.persistent, self._buffer = True, 0, None
+        self._is_over, self.persistent, self._held_pieces = True, 0, None
 
     def _throw_away(self, data: bytes) -> None:
         self._thrown_away += len(data)
