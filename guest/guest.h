@@ -18,7 +18,7 @@ enum {
 
 /* Frames: type (1 byte), length (4, big endian), payload. docs/guest-agent.md describes each. */
 enum {
-  FRAME_RUN = 'R', FRAME_INPUT = 'I', FRAME_INPUT_END = 'E', FRAME_SIGNAL = 'S', FRAME_WINDOW = 'W',
+  FRAME_RUN = 'R', FRAME_FILES = 'F', FRAME_INPUT = 'I', FRAME_INPUT_END = 'E', FRAME_SIGNAL = 'S', FRAME_WINDOW = 'W',
   FRAME_HELLO = 'H', FRAME_STDOUT = '1', FRAME_STDERR = '2', FRAME_EXIT = 'X', FRAME_REFUSED = '!',
 };
 
@@ -74,6 +74,7 @@ int watch_children(void); /* a descriptor that is readable when a child has ende
 
 /* Serves a connection from its first frame on, which is the first in the input and whole. Does not return. */
 typedef void handler(int connection, struct input *input);
-handler serve_run; /* run.c */
+handler serve_run;   /* run.c */
+handler serve_files; /* files.c: then input, and its end */
 
 #endif

@@ -14,6 +14,7 @@ static const struct {
   handler *serve;
 } handlers[] = {
     {FRAME_RUN, serve_run},
+    {FRAME_FILES, serve_files},
 };
 
 int watch_children(void) {

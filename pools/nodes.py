@@ -20,6 +20,7 @@ from boilerhouse.core.deployment import node_id
 from boilerhouse.queues.tasks import enqueue
 from pools import container_commands, host, volumes
 from pools.errors import OtherNode
+from pools.guest import files as guest_files
 from pools.models import Container, HostLease
 from pools.runtime import get_runtime
 from pools.runtime.base import ContainerRuntime
@@ -80,6 +81,21 @@ class Commands:
     open_terminal = staticmethod(container_commands.open_terminal)
 
 
+class Files:
+    """Files in a container, by its guest agent."""
+
+    stat = staticmethod(guest_files.stat)
+    list_directory = staticmethod(guest_files.list_directory)
+    make_directory = staticmethod(guest_files.make_directory)
+    move = staticmethod(guest_files.move)
+    remove = staticmethod(guest_files.remove)
+    open = staticmethod(guest_files.OpenFile)
+    open_archive = staticmethod(guest_files.OpenArchive)
+    begin_put = staticmethod(guest_files.begin_put)
+    begin_unpack = staticmethod(guest_files.begin_unpack)
+    watch = staticmethod(guest_files.Watch)
+
+
 @dataclass(frozen=True, slots=True)
 class NodeQueue:
     """Messages that only workers of one node take, however long they are away."""
@@ -125,6 +141,12 @@ class NodeAccess:
         """Raises OtherNode."""
         self.check()
         return Commands
+
+    @property
+    def files(self) -> type[Files]:
+        """Raises OtherNode."""
+        self.check()
+        return Files
 
     @property
     def volumes(self) -> type[Volumes]:

@@ -1,7 +1,9 @@
 """Error families. The class docstring is the default message; HTTP is decided in ``web.problems``.
 
 BoilerhouseError
+├── Forbidden    → 403
 ├── NotFound     → 404
+├── TooSlow      → 408
 ├── Conflict     → 409
 ├── PreconditionFailed → 412
 ├── Invalid      → 422   carries a list of FieldError
@@ -9,6 +11,7 @@ BoilerhouseError
 ├── Failed       → 502   a system outside Boilerhouse (engine, sink, hook) failed
 ├── Unavailable  → 503   try again, ``retry_after`` seconds from now
 ├── TimedOut     → 504
+├── Full         → 507   the disk that it writes to
 └── Internal     → 500   any other exception; made by ``core.unforeseen``
 """
 
@@ -29,10 +32,22 @@ class BoilerhouseError(Exception):
         super().__init__(self.detail)
 
 
+class Forbidden(BoilerhouseError):
+    """Not allowed."""
+
+    code = "forbidden"
+
+
 class NotFound(BoilerhouseError):
     """Not found."""
 
     code = "not_found"
+
+
+class TooSlow(BoilerhouseError):
+    """The request did not arrive in time. Send it again."""
+
+    code = "too_slow"
 
 
 class Conflict(BoilerhouseError):
@@ -92,6 +107,12 @@ class TimedOut(BoilerhouseError):
 
     code = "timed_out"
     retry_after = 1
+
+
+class Full(BoilerhouseError):
+    """No space is left."""
+
+    code = "no_space"
 
 
 class Internal(BoilerhouseError):

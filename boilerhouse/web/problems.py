@@ -19,12 +19,15 @@ from boilerhouse.core.errors import (
     Conflict,
     Failed,
     FieldError,
+    Forbidden,
+    Full,
     Internal,
     Invalid,
     NotFound,
     PreconditionFailed,
     TimedOut,
     TooMany,
+    TooSlow,
     Unavailable,
 )
 from boilerhouse.core.sqlite_gate.base import DatabaseBusy
@@ -35,7 +38,9 @@ from boilerhouse.web.rendering import AsciiRenderer
 log = structlog.get_logger(__name__)
 
 STATUS: dict[type[BoilerhouseError], int] = {
+    Forbidden: 403,
     NotFound: 404,
+    TooSlow: 408,
     Conflict: 409,
     PreconditionFailed: 412,
     Invalid: 422,
@@ -43,6 +48,7 @@ STATUS: dict[type[BoilerhouseError], int] = {
     Failed: 502,
     Unavailable: 503,
     TimedOut: 504,
+    Full: 507,
     Internal: 500,
 }
 

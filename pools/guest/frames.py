@@ -74,6 +74,14 @@ class Reader:
         An agent that sends many tiny frames is read more slowly: an honest one then puts more into each.
         """
         began, count = time.monotonic(), 0
+        for one in self.split(data):
+            count += 1  # of what was taken, if the caller stops earlier
+            yield one
+        if count > MANY:
+            time.sleep(REST * (time.monotonic() - began))
+
+    def split(self, data: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """The same without a rest, for an event loop, which must not sleep in a thread's way."""
         self._data += data
         while len(self._data) >= _HEAD.size:
             kind, length = _HEAD.unpack_from(self._data)
@@ -84,10 +92,7 @@ class Reader:
                 break
             payload = bytes(self._data[_HEAD.size : end])
             del self._data[:end]
-            count += 1
             yield kind, payload
-        if count > MANY:
-            time.sleep(REST * (time.monotonic() - began))
 
 
 def version_of(payload: bytes) -> int:
