@@ -4,7 +4,8 @@
 # unsteady, on the last lines, and in the file BOILERHOUSE_UNSTEADY if that is set. Worse than that (more failures, errors
 # of collection, a signal) fails the part at once, as does any failure with BOILERHOUSE_RERUN=0 and with -x or --maxfail.
 # usage: scripts/test-part.sh [PYTEST'S ARGUMENT...] PART-sqlite|PART-postgresql
-# PART: stack, engine, in-process; or core, apps: half of in-process each
+# PART: stack, engine, in-process; or core, apps, syncing: a third of in-process each; or pages: the tests of stack in a
+# browser, which stack-sqlite then leaves out. With BOILERHOUSE_LONG=1, stack-sqlite has those, too.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$PATH:/usr/sbin:/sbin"
@@ -14,15 +15,20 @@ arguments=("${@:1:$#-1}")
 command=()
 case $part in
   engine-*) command+=(scripts/engine.sh); folders=(tests/engine) ;;
-  stack-*) folders=(tests/stack) ;;
+  stack-* | pages-sqlite) folders=(tests/stack) ;;
   core-*) folders=(tests/core tests/dashboard) ;;
-  apps-*) folders=(tests/pools tests/syncing tests/tenants) ;;
+  apps-*) folders=(tests/pools tests/tenants) ;;
+  syncing-*) folders=(tests/syncing) ;;
   in-process-*) folders=(tests/core tests/pools tests/syncing tests/tenants tests/dashboard) ;;
   *) echo "No such part: $part" >&2; exit 2 ;;
 esac
 case $part in
   *-postgresql) command+=(scripts/postgresql.sh); left_out="not long and not any_database" ;;
   *) left_out="not long and not postgresql" ;;
+esac
+case $part in
+  pages-sqlite) left_out+=" and browser" ;;
+  stack-sqlite) left_out+=" and not browser" ;;
 esac
 cache=.pytest_cache/$part
 command+=(.venv/bin/pytest -q -o "cache_dir=$cache" "${folders[@]}")

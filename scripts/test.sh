@@ -11,14 +11,14 @@ arguments=("$@")
 BOILERHOUSE_UNSTEADY=$(mktemp); export BOILERHOUSE_UNSTEADY
 trap 'cat "$BOILERHOUSE_UNSTEADY"; rm -f "$BOILERHOUSE_UNSTEADY"' EXIT # at the very end, where nobody overlooks them
 processors=$(nproc)
-two=$((processors < 2 ? 1 : 2))
 if [ -z "${BOILERHOUSE_LONG:-}" ]; then
-  # The parts in processes of their own need a processor each, those with a stack wait for containers and clocks. Longest first.
-  run "$two" stack-sqlite apps-sqlite core-sqlite in-process-postgresql stack-postgresql engine-sqlite
+  # A part waits for containers, sinks and clocks about half of its time, so three keep two processors busy. Longest first.
+  run $((processors < 2 ? 1 : 3)) \
+    stack-sqlite syncing-sqlite core-sqlite apps-sqlite in-process-postgresql stack-postgresql pages-sqlite engine-sqlite
 else
   # Some slow tests of the stack put all the load on it that this machine bears, so nothing runs beside them.
   code=0
-  run "$two" apps-sqlite in-process-postgresql core-sqlite engine-sqlite || code=1
+  run $((processors < 2 ? 1 : 2)) syncing-sqlite apps-sqlite in-process-postgresql core-sqlite engine-sqlite || code=1
   run 1 stack-sqlite stack-postgresql engine-postgresql || code=1
   scripts/test-engines.sh "${arguments[@]}" || code=1
   exit "$code"

@@ -53,12 +53,15 @@ def deployments_made() -> Iterator[set[str]]:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that need a server or an engine are ``slow``: make quick leaves them out.
 
-    Those in this process that ask for no database run on SQLite only.
+    Those in this process that ask for no database run on SQLite only. Those of a running stack in a browser are a part of
+    their own.
     """
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
         if {"s3", "any_sink_server", "docker_engine"} & fixtures:
             item.add_marker(pytest.mark.slow)
+        if "browser" in fixtures:
+            item.add_marker(pytest.mark.browser)
         needs_database = {"db", "transactional_db"} & fixtures or item.get_closest_marker("django_db")
         if not needs_database and not {"stack", "engine"} & set(item.path.parts):
             item.add_marker(pytest.mark.any_database)

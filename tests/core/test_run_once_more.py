@@ -24,8 +24,9 @@ def note(name):
 """
 SETTINGS = """
 [tool.pytest.ini_options]
-markers = ["long", "any_database", "postgresql"]
+markers = ["long", "any_database", "postgresql", "browser"]
 """
+IN_A_BROWSER = "@pytest.mark.browser\n@pytest.mark.any_database\n"
 STAND_IN = '#!/bin/sh\nexec "$@"\n'
 
 
@@ -37,6 +38,7 @@ class Parts:
         for folder in ("core", "pools", "syncing", "tenants", "dashboard", "stack", "engine"):
             (root / "tests" / folder).mkdir(parents=True)
             (root / "tests" / folder / f"test_{folder}.py").write_text("def test_nothing(): pass\n")
+        (root / "tests/stack/test_page.py").write_text(f"import pytest\n{IN_A_BROWSER}def test_nothing(): pass\n")
         (root / "scripts").mkdir()
         for name in ("test.sh", "test-part.sh"):
             shutil.copy(ROOT / "scripts" / name, root / "scripts" / name)
@@ -112,10 +114,12 @@ def test_what_fails_the_part_at_once(parts, tests, arguments, environment, noted
 def test_unsteady_tests_of_all_parts_are_the_last_lines_of_all_tests(parts):
     on_sqlite = "@pytest.mark.any_database\n"
     (parts.root / "tests/stack/test_stack.py").write_text(NOTE + on_sqlite + FLAKY)
+    (parts.root / "tests/stack/test_page.py").write_text(NOTE + IN_A_BROWSER + FLAKY.replace("flaky", "page"))
     (parts.root / "tests/engine/test_engine.py").write_text(NOTE + FAILS.format(1))
     done = parts.run(on_sqlite + FLAKY, script="test.sh")
     assert done.returncode != 0
-    assert sorted(line.partition("more: ")[2] for line in done.stdout.splitlines()[-2:]) == [
+    assert sorted(line.partition("more: ")[2] for line in done.stdout.splitlines()[-3:]) == [
         "tests/core/test_core.py::test_flaky (core-sqlite)",
+        "tests/stack/test_page.py::test_page (pages-sqlite)",
         "tests/stack/test_stack.py::test_flaky (stack-sqlite)",
     ], done.stdout
