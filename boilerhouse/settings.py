@@ -287,7 +287,7 @@ QUEUES: dict[str, dict[str, Any]] = {
 QUEUE_LOOK_S = 0.25
 """The polling interval of queues without a wake-up: the longest delay of work from another machine."""
 QUEUE_IDLE_LOOK_S = 2.0
-"""The same after ten seconds without a message, while all processes share this data directory and wake its workers."""
+"""The same while all processes share this data directory, and so wake its workers."""
 Q_CLUSTER: dict[str, Any] = {
     "name": "boilerhouse",
     "label": "Queues",

@@ -15,8 +15,11 @@ from typing import Any
 import structlog
 from django.conf import settings
 from django.db import connection
+from django.db.models import QuerySet
 from django.db.models.functions import Now
 
+from boilerhouse.core import compiled
+from boilerhouse.core.compiled import Compiled
 from boilerhouse.core.deployment import node_id
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.events import emit, recording
@@ -42,10 +45,25 @@ _SPEED_S = 10.0
 _KEEP = timedelta(hours=1)
 
 
+def _requested(node: str) -> QuerySet[ImagePull]:
+    """The node's pulls that have not ended."""
+    return ImagePull.objects.filter(node_id=node, state__in=PULLING)
+
+
+def is_any_requested() -> bool:
+    """Whether this node has a pull that has not ended."""
+    return _any_requested(node_id()).exists()
+
+
+@compiled.cached
+def _any_requested(node: str) -> Compiled:
+    return compiled.selection(_requested(node).order_by().values_list("pk")[:1])
+
+
 def take(taken_ids: Set[int]) -> ImagePull | None:
     """Take this node's oldest requested pull that no living process executes; None without one, or without a free slot.
     ``held`` are those of this process."""
-    rows = ImagePull.objects.filter(node_id=node_id(), state__in=PULLING)
+    rows = _requested(node_id())
     if not rows.exists():
         return None
     with recording():

@@ -15,7 +15,8 @@ from uuid import UUID
 from django.conf import settings
 from django.db.models import Count, OuterRef, Q, Subquery
 
-from boilerhouse.core import clock, context, failpoints
+from boilerhouse.core import clock, compiled, context, failpoints
+from boilerhouse.core.compiled import Compiled
 from boilerhouse.core.deployment import node_id
 from boilerhouse.core.events import emit, recording
 from boilerhouse.queues import in_progress
@@ -98,12 +99,22 @@ def is_off(pool: Pool) -> bool:
     return _is_off(pool, pool.newest_template, list(pool.containers.order_by("state_changed_at", "id")))
 
 
+@compiled.cached
+def _pools() -> Compiled:
+    newest = WorkloadVersion.objects.filter(workload=OuterRef("workload")).order_by("-number").values("pk")
+    return compiled.selection(Pool.objects.annotate(newest_id=Subquery(newest[:1])))
+
+
+@compiled.cached
+def _containers() -> Compiled:
+    return compiled.selection(Container.objects.order_by("state_changed_at", "id").only(*DECIDED_BY))
+
+
 def look() -> list[tuple[Pool, Callable[[], bool]]]:
     """All pools, each with what ``is_off`` tells of it. Takes two queries, however many pools there are."""
-    newest = WorkloadVersion.objects.filter(workload=OuterRef("workload")).order_by("-number").values("pk")
-    pools = Pool.objects.annotate(newest_id=Subquery(newest[:1]))
     members: dict[str, list[Container]] = defaultdict(list)
-    for container in Container.objects.order_by("state_changed_at", "id").only(*DECIDED_BY):
+    pools = _pools().instances(Pool)
+    for container in _containers().instances(Container):
         members[container.pool_id].append(container)
     return [
         (pool, partial(_is_off, pool, Template(pool.newest_id, pool.network), members[pool.pk]))  # type: ignore[attr-defined]

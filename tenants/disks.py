@@ -18,7 +18,11 @@ from uuid import UUID
 import structlog
 from django.conf import settings
 from django.db import close_old_connections, connection
+from django.db.models import QuerySet
 
+from boilerhouse.core import compiled
+from boilerhouse.core.compiled import Compiled
+from boilerhouse.core.deployment import node_id
 from boilerhouse.process.steps import steps
 from pools import health_reports, host, quota, reserve, unlinked_files, volumes
 from pools.errors import DirectoryGone
@@ -145,6 +149,16 @@ def release(assignment_id: UUID, words: str) -> bool:
     return releases.fence(Assignment.objects.filter(pk=assignment_id), reason=ReleaseReason.DISK)
 
 
+def _rows() -> QuerySet[Assignment]:
+    """This node's tenants."""
+    return Assignment.objects.filter(state=AssignmentState.ASSIGNED, container__in=Container.objects.here())
+
+
+@compiled.cached
+def _any_held(_node: str) -> Compiled:
+    return compiled.selection(_rows().order_by().values_list("pk")[:1])
+
+
 class DiskWatch:
     """Measures this node's claimed containers while ``is_leading`` returns True."""
 
@@ -183,8 +197,7 @@ class DiskWatch:
     def look(self) -> None:
         """Measure the containers that are due; while the node's disk is low, all, and release the fastest-growing one
         if it still fills."""
-        rows = Assignment.objects.filter(state=AssignmentState.ASSIGNED, container__in=Container.objects.here())
-        in_use = dict(rows.values_list("pk", "container_ref"))
+        in_use = dict(_rows().values_list("pk", "container_ref")) if _any_held(node_id()).exists() else {}
         self._measured = {pk: measurement for pk, measurement in self._measured.items() if pk in in_use}
         self._known = {pk: self._known.get(pk, time.monotonic()) for pk in in_use}
         is_low = host.disk_is_low()

@@ -430,7 +430,9 @@ _resent = Cooldown(30)
 def resume() -> int:
     """Send the message of long waiting runs again; cancel those of released tenants."""
     old = clock.now() - LOST_AFTER
-    waiting = _queued().filter(created_at__lt=old)
+    waiting = list(_queued().filter(created_at__lt=old))
+    if not waiting:
+        return 0
     by_claim = {(row.tenant_id, row.generation): row for row in _assigned()}
     left_behind, again = [], {}
     for run in waiting:

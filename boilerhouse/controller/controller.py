@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Collection
 from datetime import timedelta
 from functools import partial
+from typing import Any
+from uuid import UUID
 
 import structlog
 from django.conf import settings
@@ -20,7 +22,8 @@ from django.db.models.functions import Now
 
 from boilerhouse.controller import retention
 from boilerhouse.controller.engine_watch import EngineWatch
-from boilerhouse.core import clock, failpoints, nodes, tenant_usage
+from boilerhouse.core import clock, compiled, failpoints, nodes, tenant_usage
+from boilerhouse.core.compiled import Compiled
 from boilerhouse.core.cooldown import Cooldown
 from boilerhouse.core.models import Lease
 from boilerhouse.notifications import deliveries, incidents
@@ -60,12 +63,25 @@ PENDING, ASSIGNED = AssignmentState.PENDING, AssignmentState.ASSIGNED
 def lead() -> bool:
     """Take or renew the lease; False while another living controller holds it."""
     me = processes.current()
-    rows = Lease.objects.filter(name=LEASE).filter(Q(holder=me) | Q(expires_at__lt=Now()) | Q(holder=None))
-    ours = {"holder": me, "expires_at": Now() + LEASE_TTL}
-    if rows.update(**ours):
+    if _renewal(me).run():
         return True
-    _, is_new = Lease.objects.get_or_create(name=LEASE, defaults=ours)
+    _, is_new = Lease.objects.get_or_create(name=LEASE, defaults=_ours(me))
     return is_new
+
+
+def _ours(me: UUID) -> dict[str, Any]:
+    return {"holder": me, "expires_at": Now() + LEASE_TTL}
+
+
+@compiled.cached
+def _renewal(me: UUID) -> Compiled:
+    rows = Lease.objects.filter(name=LEASE).filter(Q(holder=me) | Q(expires_at__lt=Now()) | Q(holder=None))
+    return compiled.update(rows, **_ours(me))
+
+
+@compiled.cached
+def _live_states() -> Compiled:
+    return compiled.selection(Assignment.objects.live().order_by().values_list("state", flat=True).distinct())
 
 
 def release_leadership() -> None:
@@ -306,7 +322,7 @@ class Controller:
         if time.monotonic() > self._leads_until - LEASE_TTL.total_seconds() + RENEW_EVERY_S:
             self._renew()
         if self.is_leading():
-            self._states = set(Assignment.objects.live().order_by().values_list("state", flat=True).distinct())
+            self._states = {state for (state,) in _live_states().rows()}
 
     def _renew(self) -> None:
         began = time.monotonic()

@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections import Counter
 from datetime import timedelta
 
-from django.db.models import Count, Exists, OuterRef, ProtectedError
+from django.db.models import Count, Exists, OuterRef, ProtectedError, Q
 from django.db.models.functions import Now
 from django_q.models import OrmQ
 
-from boilerhouse.core import clock
+from boilerhouse.core import clock, compiled
+from boilerhouse.core.compiled import Compiled
 from boilerhouse.core.deployment import node_id
 from boilerhouse.core.events import emit, recording
 from boilerhouse.core.models import Node, Process
@@ -27,12 +28,27 @@ FORGET_AFTER = timedelta(hours=1)
 
 def beat() -> None:
     """Record a heartbeat of this node."""
+    _heartbeat_of(node_id()).run()
+
+
+@compiled.cached
+def _heartbeat_of(node: str) -> Compiled:
     late = Now() - timedelta(seconds=BEAT_S)
-    Node.objects.filter(pk=node_id(), heartbeat_at__lt=late).update(heartbeat_at=Now())
+    return compiled.update(Node.objects.filter(pk=node, heartbeat_at__lt=late), heartbeat_at=Now())
+
+
+@compiled.cached
+def _any_turned() -> Compiled:
+    fresh = Now() - SILENT_AFTER
+    fallen = Q(state=NodeState.ACTIVE, heartbeat_at__lt=fresh)
+    back = Q(state=NodeState.SILENT, heartbeat_at__gte=fresh)
+    return compiled.selection(Node.objects.filter(fallen | back).order_by().values_list("pk")[:1])
 
 
 def watch() -> int:
     """Mark nodes that have become unreachable and nodes that are back, each with an event. Returns how many changed."""
+    if not _any_turned().exists():
+        return 0
     fresh = Now() - SILENT_AFTER
     fallen = Node.objects.filter(state=NodeState.ACTIVE, heartbeat_at__lt=fresh)
     back = Node.objects.filter(state=NodeState.SILENT, heartbeat_at__gte=fresh)

@@ -14,7 +14,8 @@ import structlog
 from django.db import close_old_connections, connection
 from django.db.models import Exists, OuterRef, QuerySet
 
-from boilerhouse.core import clock
+from boilerhouse.core import clock, compiled
+from boilerhouse.core.compiled import Compiled
 from boilerhouse.notifications import deliveries, targets
 from boilerhouse.notifications.incidents import BELL
 from boilerhouse.notifications.models import Delivery, Target
@@ -27,7 +28,9 @@ from boilerhouse.queues import wakeup_pipes
 log = structlog.get_logger(__name__)
 
 THREADS = 4
-LOOK_EVERY_S = 2.0
+LOOK_EVERY_S, REST_LOOK_EVERY_S = 2.0, 10.0
+"""The interval of two looks, also while nothing is pending. Who creates a message here wakes the courier; it is late by
+at most this when another machine creates one."""
 AT_ONCE = 100
 """How many due rows are read at a time."""
 
@@ -42,6 +45,11 @@ def due() -> QuerySet[Delivery]:
     rows = rows.exclude(target__muted_until__gt=now)
     rows = rows.exclude(Exists(earlier), moment=Moment.RESOLVED)
     return rows.filter(target__in=targets.active()).select_related("target").order_by("next_attempt_at", "pk")
+
+
+@compiled.cached
+def _any_pending() -> Compiled:
+    return compiled.selection(Delivery.objects.filter(state=DeliveryState.PENDING).order_by().values_list("pk")[:1])
 
 
 def _take(delivery_id: UUID) -> bool:
@@ -63,6 +71,7 @@ class Courier:
         self._stop, self._attempt = stop, attempt
         self._sending: dict[str, tuple[bool, threading.Thread]] = {}
         """By target: whether it fails, and the thread that sends to it."""
+        self._is_at_rest = False
 
     def start(self) -> None:
         threading.Thread(target=self._forever, name="notifications", daemon=True).start()
@@ -74,7 +83,7 @@ class Courier:
                 pipe.silence()
                 if not steps.attempt("notifications", self.turn):
                     connection.close()
-                pipe.wait(LOOK_EVERY_S)
+                pipe.wait(REST_LOOK_EVERY_S if self._is_at_rest else LOOK_EVERY_S)
         finally:
             connection.close()
 
@@ -82,6 +91,9 @@ class Courier:
         """Start a thread for each target with something due, as far as there is room."""
         close_old_connections()
         self._sending = {pk: (fails, thread) for pk, (fails, thread) in self._sending.items() if thread.is_alive()}
+        self._is_at_rest = not _any_pending().exists()
+        if self._is_at_rest:
+            return
         living: set[UUID] | None = None
         for delivery in due()[:AT_ONCE]:
             if len(self._sending) >= THREADS:

@@ -18,7 +18,8 @@ import structlog
 from django.db import close_old_connections, connection, transaction
 from django.db.models.functions import Now
 
-from boilerhouse.core import clock, deployment, nodes
+from boilerhouse.core import clock, compiled, deployment, nodes
+from boilerhouse.core.compiled import Compiled
 from boilerhouse.core.ids import uuid7
 from boilerhouse.core.models import Process
 from boilerhouse.telemetry.instruments import STEP_FAILURES
@@ -120,6 +121,11 @@ def _write(process_id: uuid.UUID, pid: int) -> None:
     transaction.on_commit(committed)
 
 
+@compiled.cached
+def _heartbeat_of(process_id: uuid.UUID) -> Compiled:
+    return compiled.update(Process.objects.filter(pk=process_id), heartbeat_at=Now())
+
+
 def _beat(process_id: uuid.UUID, stop: threading.Event) -> None:
     global _written, _beaten
     periodic_saves = 0
@@ -128,7 +134,7 @@ def _beat(process_id: uuid.UUID, stop: threading.Event) -> None:
             try:
                 close_old_connections()
                 began = time.monotonic()
-                if Process.objects.filter(pk=process_id).update(heartbeat_at=Now()):
+                if _heartbeat_of(process_id).run():
                     _beaten = began
                     for hook in _beat_hooks:
                         hook()

@@ -12,9 +12,12 @@ from typing import Any
 from django.conf import settings
 from django.db import transaction
 from django.db.models import Q
+from django.db.models.functions import Now
 from django_q.brokers.orm import ORM
+from django_q.models import OrmQ
 
-from boilerhouse.core import clock
+from boilerhouse.core import clock, compiled
+from boilerhouse.core.compiled import Compiled
 from boilerhouse.core.deployment import node_id
 from boilerhouse.queues import wakeup_pipes
 
@@ -36,6 +39,13 @@ class Message:
 def key_of(queue: str, node: str | None) -> str:
     """The key of the queue's messages for workers of one node; without a node, for all workers."""
     return f"{queue}@{node}" if node else queue
+
+
+@compiled.cached
+def _due(node: str, queues: tuple[str, ...]) -> Compiled:
+    keys = [key_of(queue, of) for queue in queues for of in (None, node)]
+    rows = OrmQ.objects.filter(key__in=keys, lock__lt=Now() + NEARLY)
+    return compiled.selection(rows.order_by().values_list("pk")[:1])
 
 
 class Broker(ORM):  # type: ignore[misc]
@@ -84,6 +94,21 @@ class Broker(ORM):  # type: ignore[misc]
                 break
             last = page[-1].pk
         return messages, passed
+
+    @classmethod
+    def has_due(cls, queues: Collection[str]) -> bool:
+        """Whether ``take`` would find a message of these queues."""
+        return _due(node_id(), tuple(sorted(queues))).exists()
+
+    @classmethod
+    def next_due_s(cls, queues: Collection[str]) -> float | None:
+        """The seconds until the next message of these queues that is delayed or locked now may be taken; None without
+        one."""
+        now = clock.now()
+        keys = [key_of(queue, node) for queue in queues for node in (None, node_id())]
+        rows = cls.get_connection().filter(key__in=keys, lock__gte=now + NEARLY).order_by("lock")
+        lock = rows.values_list("lock", flat=True).first()
+        return None if lock is None else (lock - NEARLY - now).total_seconds()
 
     @classmethod
     def drop(cls, taken: Collection[int], passed: Collection[int]) -> None:

@@ -6,9 +6,11 @@ from __future__ import annotations
 from datetime import timedelta
 
 from django.conf import settings
-from django.db.models import Min
+from django.db.models import Min, Q
+from django.db.models.functions import Now
 
-from boilerhouse.core import clock
+from boilerhouse.core import clock, compiled
+from boilerhouse.core.compiled import Compiled
 from boilerhouse.core.events import emit, recording
 from boilerhouse.core.models import Process, QueueHealth
 from boilerhouse.process import processes
@@ -30,9 +32,17 @@ def unserved_queues() -> dict[str, int]:
     return {row.name: round((now - row.served_at).total_seconds()) for row in rows}
 
 
+@compiled.cached
+def _any_noteworthy() -> Compiled:
+    rows = QueueHealth.objects.filter(Q(served_at__lt=Now() - SILENT_AFTER) | Q(is_warned=True))
+    return compiled.selection(rows.order_by().values_list("pk")[:1])
+
+
 def watch_queues() -> int:
     """Emit a warning for each queue that is no longer served, and an event when it is served again. Returns how many
     changed."""
+    if not _any_noteworthy().exists():
+        return 0
     silent, changed = unserved_queues(), 0
     turned = [row for row in QueueHealth.objects.all() if row.is_warned != (row.name in silent)]
     if not turned:

@@ -37,9 +37,9 @@ class WakeupPipe:
                 while os.read(pipe, 4096):
                     pass
 
-    def wait(self, seconds: float) -> None:
-        """Wait for a wake-up, at most that long."""
-        self._poll.poll(seconds * 1000)
+    def wait(self, seconds: float) -> bool:
+        """Wait for a wake-up, at most that long. Returns whether there was one."""
+        return bool(self._poll.poll(seconds * 1000))
 
     def notify(self) -> None:
         """Wake the waiting process, from another of its threads."""

@@ -25,7 +25,8 @@ from django_q import monitor
 from django_q.signing import SignedPackage
 from django_q.worker import worker as run_tasks
 
-from boilerhouse.core import context
+from boilerhouse.core import compiled, context
+from boilerhouse.core.compiled import Compiled
 from boilerhouse.core.models import QueueHealth
 from boilerhouse.process import giving_way, processes
 from boilerhouse.process.outage import DATABASE_LOST
@@ -37,8 +38,8 @@ log = structlog.get_logger("boilerhouse.worker")
 
 HEALTH_EVERY_S = 4.0
 IDLE_S = 10.0
-"""A thread that has been idle for this long closes its database connection. After the same time without a message the
-queues are polled at QUEUE_IDLE_LOOK_S, if no other machine sends any."""
+"""A thread that has been idle for this long closes its database connection. How often the worker asks whether another
+machine sends messages, and how long after a message it asks when a delayed one is due."""
 AWAITED = ("claim", "save")
 """Queues of tasks that a client waits for: those of others give way to them."""
 SAY_EVERY_S = 60.0
@@ -224,24 +225,31 @@ class Worker:
 
     def _take(self) -> None:
         """Until it is stopped: pass messages to free threads. It continues when the database is unavailable."""
-        last = time.monotonic()
+        last, is_woken = time.monotonic(), True
         while not self._stopping.is_set():
             self._pipe.silence()
             self._look_began = time.monotonic()
+            pause_s: float = settings.QUEUE_LOOK_S
             try:
-                was_given = self._look()
+                if self._look(is_woken=is_woken):
+                    last, pause_s = time.monotonic(), 0.0
+                else:
+                    pause_s = self._pause_s(is_recent=time.monotonic() - last < IDLE_S)
                 self._say_again.clear()
             except Exception as error:
                 self._say_failed(error)
-                was_given = False
                 connection.close()
             self._look_began = None
-            if was_given:
-                last = time.monotonic()
-                continue
-            is_idle = time.monotonic() - last > IDLE_S and self._is_woken()
-            self._pipe.wait(settings.QUEUE_IDLE_LOOK_S if is_idle else settings.QUEUE_LOOK_S)
+            is_woken = not pause_s or self._pipe.wait(pause_s)
         connection.close()
+
+    def _pause_s(self, *, is_recent: bool) -> float:
+        """The seconds until the next look. With ``is_recent``, a task may just have sent a delayed message."""
+        often, rarely = float(settings.QUEUE_LOOK_S), float(settings.QUEUE_IDLE_LOOK_S)
+        if not self._is_woken():
+            return often
+        due_s = Broker.next_due_s(self._free()) if is_recent else None
+        return rarely if due_s is None else min(max(due_s, often), rarely)
 
     def _is_woken(self) -> bool:
         """Whether every process that enqueues wakes this one. Another machine's is noticed after a while."""
@@ -263,8 +271,9 @@ class Worker:
         else:
             log.error("queues cannot be looked at", error=kind, exc_info=error)
 
-    def _look(self) -> bool:
-        """Whether there was something to do."""
+    def _look(self, *, is_woken: bool) -> bool:
+        """Whether there was something to do. Without a wake-up there is nearly never a message, so a cheaper query asks
+        for that first."""
         while self.unacknowledged:
             broker, message = self.unacknowledged[0]
             broker.acknowledge(message)
@@ -274,6 +283,8 @@ class Worker:
             _say_served(self._queues)
             self._keep()
         free = self._free()
+        if not is_woken and not Broker.has_due(free):
+            return False
         messages, passed = Broker.take({name: len(threads) for name, threads in free.items()})
         for task in _joined(messages, passed):
             free[task["cluster"]].pop().give(task)
@@ -340,6 +351,11 @@ def _unpacked(message: Message) -> dict[str, Any] | None:
 def _say_served(queues: Mapping[str, object]) -> None:
     """Record that the queues are served, whether or not a thread is free at the moment."""
     processes.current()
-    if QueueHealth.objects.filter(pk__in=queues).update(served_at=Now()) < len(queues):
+    if _served(tuple(queues)).run() < len(queues):
         for name in queues:
             QueueHealth.objects.get_or_create(name=name)
+
+
+@compiled.cached
+def _served(queues: tuple[str, ...]) -> Compiled:
+    return compiled.update(QueueHealth.objects.filter(pk__in=queues), served_at=Now())

@@ -25,7 +25,9 @@ from boilerhouse.notifications.models import Delivery, Incident, Mute, Target
 from boilerhouse.notifications.states import DEFAULT_RULES, RULES, DeliveryState, Moment
 from boilerhouse.notifications.targets import TargetSettings
 from boilerhouse.process import processes
+from boilerhouse.queues import wakeup_pipes
 from tests.receivers import Receiver, receiving
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.django_db
 
@@ -353,6 +355,31 @@ def test_targets_that_hang_leave_a_thread_to_the_others(world, monkeypatch):
         release.set()
         for _, thread in one._sending.values():
             thread.join()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_courier_at_rest_is_woken_by_a_message(world, receiver, monkeypatch):
+    """It sleeps for as long as it likes while nothing is pending."""
+    for name in ("LOOK_EVERY_S", "REST_LOOK_EVERY_S"):
+        monkeypatch.setattr(courier, name, 600.0)
+    make_target(receiver.url)
+    stop = threading.Event()
+    Courier(stop).start()
+    try:
+        time.sleep(0.5)
+        world.open(cause())
+        eventually(lambda: receiver.received, 20)
+    finally:
+        stop.set()
+        wakeup_pipes.notify(incidents.BELL)
+        eventually(lambda: "notifications" not in {thread.name for thread in threading.enumerate()}, 20)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_courier_at_rest_asks_only_whether_anything_is_pending(world, django_assert_num_queries):
+    one = Courier(threading.Event(), lambda *_: pytest.fail("sent"))
+    with django_assert_num_queries(1):
+        one.turn()
 
 
 @pytest.mark.django_db(transaction=True)

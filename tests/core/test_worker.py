@@ -36,6 +36,7 @@ from tests.waiting import eventually
 QUEUES = {"fast": {"workers": 2, "timeout": 5, "retry": 60}, "slow": {"workers": 1, "timeout": 5, "retry": 60}}
 HERE = __name__
 done: list[str] = []
+rescheduled: list[str] = []
 gate = threading.Event()
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
@@ -44,6 +45,16 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 @task
 def note(word: str) -> None:
     done.append(word)
+
+
+@task
+def note_later(word: str) -> None:
+    """Reschedules itself once."""
+    if word in rescheduled:
+        done.append(word)
+        return
+    rescheduled.append(word)
+    enqueue("fast", f"{HERE}.note_later", word, after_s=1)
 
 
 @task
@@ -71,6 +82,7 @@ def start(data_dir: Path, settings) -> Iterator[Callable[[], Worker]]:
     settings.QUEUES = QUEUES
     settings.QUEUE_LOOK_S = 0.1
     done.clear()
+    rescheduled.clear()
     gate.clear()
     workers = []
 
@@ -133,6 +145,62 @@ def test_a_worker_that_looks_rarely_is_woken_by_a_message(start, settings, monke
     time.sleep(0.5)
     enqueue("fast", f"{HERE}.note", "woken")
     eventually(lambda: done == ["woken"], 20)
+
+
+def test_a_worker_that_has_just_worked_looks_as_rarely_as_at_rest(start, settings, monkeypatch):
+    """Each node's regular maintenance would otherwise keep it looking often for ever."""
+    settings.QUEUE_LOOK_S, settings.QUEUE_IDLE_LOOK_S = 0.01, 600.0
+    looks = []
+    monkeypatch.setattr(Worker, "_look", counted(Worker._look, looks))
+    start()
+    enqueue("fast", f"{HERE}.note", "once")
+    eventually(lambda: done == ["once"], 20)
+    time.sleep(0.5)
+    before = len(looks)
+    time.sleep(1)
+    assert len(looks) == before
+
+
+def counted(look: Callable[..., bool], looks: list[float]) -> Callable[..., bool]:
+    def counting(worker: Worker, **arguments: bool) -> bool:
+        looks.append(time.monotonic())
+        return look(worker, **arguments)
+
+    return counting
+
+
+def test_a_delayed_message_is_taken_when_it_is_due(start, settings):
+    """Nothing wakes the worker at that time: a task that reschedules itself has ended long before."""
+    settings.QUEUE_IDLE_LOOK_S = 600.0
+    start()
+    enqueue("fast", f"{HERE}.note_later", "later")
+    eventually(lambda: done == ["later"], 20)
+
+
+def test_a_message_after_a_long_rest_starts_at_once(start, settings, monkeypatch):
+    """The worker sleeps for as long as it likes: the message wakes it."""
+    monkeypatch.setattr(worker_module, "IDLE_S", 0.1)
+    settings.QUEUE_IDLE_LOOK_S = 600.0
+    start()
+    for word in ("first", "second", "third"):
+        time.sleep(0.5)
+        enqueue("fast", f"{HERE}.note", word)
+        eventually(lambda word=word: word in done, 20)
+
+
+def test_what_has_no_message_that_is_due_is_not_read(settings):
+    settings.QUEUES = QUEUES
+    assert not Broker.has_due(["fast", "slow"])
+    assert Broker.next_due_s(["fast", "slow"]) is None
+    enqueue("fast", f"{HERE}.note", "delayed", after_s=30)
+    assert not Broker.has_due(["fast", "slow"])
+    assert 20 < Broker.next_due_s(["fast", "slow"]) <= 30
+    enqueue("slow", f"{HERE}.note", "now")
+    assert Broker.has_due(["fast", "slow"])
+    assert not Broker.has_due(["fast"])
+    assert Broker.next_due_s(["slow"]) is None
+    enqueue("fast", f"{HERE}.note", "elsewhere", node="elsewhere")
+    assert not Broker.has_due(["fast"])
 
 
 def test_a_worker_looks_often_while_another_machine_may_send_messages(start, settings, monkeypatch):
@@ -255,7 +323,7 @@ def test_why_the_queues_cannot_be_looked_at_is_logged_once(start, monkeypatch):
     """It logged four tracebacks a second."""
     looks = []
 
-    def fails(_: object) -> bool:
+    def fails(_: object, **__: bool) -> bool:
         looks.append(1)
         raise RuntimeError("this look fails")
 
@@ -367,7 +435,7 @@ import ctypes, os, threading
 from boilerhouse.queues import worker
 from boilerhouse.queues.management.commands import run_worker
 run_worker.STUCK_S, run_worker.LOOK_EVERY_S = 2, 0.2
-worker.Worker._look = lambda self: ctypes.PyDLL(None).sleep(600)  # with Python's lock held
+worker.Worker._look = lambda self, **_: ctypes.PyDLL(None).sleep(600)  # with Python's lock held
 """
 
 
@@ -377,7 +445,7 @@ from boilerhouse.process import processes
 from boilerhouse.queues import worker
 from boilerhouse.queues.management.commands import run_worker
 worker.LOOK_STUCK_S, run_worker.LOOK_EVERY_S, run_worker.STOP_S = 1, 0.2, 0.5
-worker.Worker._look = lambda self: time.sleep(600)  # as a query does whose answer never comes
+worker.Worker._look = lambda self, **_: time.sleep(600)  # as a query does whose answer never comes
 processes.leave = lambda: time.sleep(600)
 """
 

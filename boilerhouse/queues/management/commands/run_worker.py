@@ -6,6 +6,7 @@ import faulthandler
 import os
 import sys
 import threading
+import time
 from importlib import import_module
 from typing import Any
 
@@ -43,11 +44,11 @@ class Command(commands.Command):
         connections.close_all()
         worker = Worker(settings.QUEUES)
         with pids.stopping() as stop:
-            faulthandler.dump_traceback_later(STUCK_S, exit=True)
+            limit = _HangLimit()
             worker.start()
             code = 0
             while not code and not stop.wait(LOOK_EVERY_S):
-                faulthandler.dump_traceback_later(STUCK_S, exit=True)  # starts again
+                limit.extend()
                 code = _judge(worker)
             unfinished = worker.stop(STOP_S)
         if unfinished:
@@ -56,6 +57,22 @@ class Command(commands.Command):
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)  # a hanging thread would keep the interpreter from ending
+
+
+class _HangLimit:
+    """Ends the process when ``extend`` has not been called for ``STUCK_S``."""
+
+    def __init__(self) -> None:
+        self._set()
+
+    def _set(self) -> None:
+        self._set_at = time.monotonic()
+        faulthandler.dump_traceback_later(STUCK_S, exit=True)
+
+    def extend(self) -> None:
+        """Each new limit costs a thread, so the limit is renewed when a tenth of it has passed."""
+        if time.monotonic() - self._set_at > STUCK_S / 10:
+            self._set()
 
 
 def _leave() -> None:
