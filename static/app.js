@@ -360,14 +360,44 @@ document.addEventListener("click", (event) => {
 });
 
 async function copy(button) {
-  try {
-    await navigator.clipboard.writeText(button.dataset.copy);
+  const isCopied = await toClipboard(button.dataset.copy);
+  button.focus();
+  if (isCopied) {
     announce("Copied");
-  } catch {
-    const shown = button.previousElementSibling;
-    if (shown) getSelection().selectAllChildren(shown);
-    announce("The clipboard is not available; the text is selected");
+    showCopied(button);
+    return;
   }
+  const shown = button.previousElementSibling;
+  if (shown) getSelection().selectAllChildren(shown);
+  tell(`The browser does not allow copying.${shown ? " The text is selected: press Ctrl C." : ""}`);
+}
+
+async function toClipboard(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    /* pages without TLS have no clipboard, and older ways work there */
+  }
+  const place = document.createElement("textarea");
+  place.className = "vh";
+  place.value = text;
+  (document.querySelector("dialog[open]") ?? document.body).append(place); // all else cannot have the focus
+  place.select();
+  const isCopied = document.execCommand("copy");
+  place.remove();
+  return isCopied;
+}
+
+const COPIED_MS = 1500;
+
+function showCopied(button) {
+  const mark = button.querySelector("use");
+  if (!mark) return;
+  const before = mark.getAttribute("href");
+  if (before === "#i-check") return;
+  mark.setAttribute("href", "#i-check");
+  setTimeout(() => mark.setAttribute("href", before), COPIED_MS);
 }
 
 document.addEventListener("input", (event) => {
@@ -422,25 +452,41 @@ window.fullScreen = (button, name) => {
 // Questions: asked for when they are needed, because a text that came with the page tells of an earlier state.
 
 async function ask(form, button) {
+  if (button?.getAttribute("aria-busy") === "true") return; // it is asking already
   const own = button?.getAttribute("formaction"); // an action on one row of the form
   const url = new URL(own || form.getAttribute("action"), location.href);
   if (!own) url.search = new URLSearchParams(new FormData(form, button)).toString();
+  button?.setAttribute("aria-busy", "true");
   let answer;
+  let text;
   try {
     answer = await fetch(url, { headers: { "HX-Request": "true", "HX-Target": "question" } });
+    text = await answer.text();
   } catch {
-    announce("Offline. Nothing was done.");
+    tell("The server cannot be reached. Nothing was done.");
     return;
+  } finally {
+    button?.removeAttribute("aria-busy");
   }
-  const text = await answer.text();
-  if (!answer.ok || answer.redirected || !text.includes('id="question-form"')) {
+  if (answer.redirected || !text.includes('id="question-form"')) {
     location.href = answer.redirected ? answer.url : url;
     return;
   }
   const dialog = document.getElementById("question");
   dialog.innerHTML = text;
   guardTyped(dialog);
-  dialog.showModal();
+  if (!dialog.open) dialog.showModal();
+}
+
+// An error that no page of the server says.
+function tell(text) {
+  const toast = document.createElement("div");
+  toast.className = "toast t-error";
+  toast.setAttribute("role", "alert");
+  toast.innerHTML =
+    '<svg class="s" aria-hidden="true"><use href="#s-error"/></svg><div><p class="said"></p></div><button class="btn sm quiet" type="button" data-close>Close</button>';
+  toast.querySelector(".said").textContent = text;
+  document.getElementById("toasts").append(toast);
 }
 
 // Without scripts the server checks alone.

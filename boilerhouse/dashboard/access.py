@@ -123,6 +123,7 @@ def action(
     changed. Unless ``acts`` says why it cannot be (ADR 67).
 
     With ``asks``, a GET of the same URL is answered with that question, and the action runs only on its confirmation.
+    What is not there any more is said on the page that has the button; without such a page, it is 404.
     """
 
     def decorate(view: Action) -> View:
@@ -138,9 +139,11 @@ def action(
                         return questions.show(request, question, note=note, status=409)
                     questions.check_typed(question, request)
                 outcome = run() if acts else changing(request, run)
-            except NotFound:
-                raise
             except BoilerhouseError as error:
+                if questions.is_dialog(request):
+                    return questions.refuse(request, _why(error), status_of(error))
+                if isinstance(error, NotFound) and not questions.origin_of(request):
+                    raise
                 messages.error(request, _why(error), extra_tags=getattr(request, "request_id", ""))
                 return back(request)
             if isinstance(outcome, HttpResponse):

@@ -14,6 +14,8 @@ from django.http import HttpRequest
 
 KEY = "BOILERHOUSE_KEY"
 """The environment variable that has the API key in both."""
+TENANT = "alice"
+"""The tenant of examples."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,10 @@ def _curl(base: str, call: ApiCall) -> str:
     if call.body is not None:
         lines += ['-H "Content-Type: application/json"', f"-d {shlex.quote(json.dumps(call.body, ensure_ascii=False))}"]
     return " \\\n  ".join(lines)
+
+
+def stats() -> ApiCall:
+    return ApiCall("GET", "stats", 'print(client.call("GET", "stats"))')
 
 
 def claim(tenant_id: str, pool_id: str, config: dict[str, Any] | None) -> ApiCall:

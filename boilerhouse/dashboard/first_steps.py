@@ -15,9 +15,6 @@ from pools.models import Pool, Workload
 from syncing.models import SyncSpec
 from tenants.models import Tenant
 
-TENANT = "alice"
-"""The tenant of the example call."""
-
 
 @dataclass(frozen=True, slots=True)
 class StepAction:
@@ -101,4 +98,4 @@ def _sink_actions(pool: Pool | None) -> tuple[StepAction, ...]:
 
 def _claim_call(request: HttpRequest, pool: Pool) -> api_calls.Spelled:
     config = config_fields.sample(pool.serving_version.spec.config_schema)
-    return api_calls.spell(request, [api_calls.claim(TENANT, pool.pk, config)])
+    return api_calls.spell(request, [api_calls.claim(api_calls.TENANT, pool.pk, config)])

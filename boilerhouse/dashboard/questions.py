@@ -44,12 +44,25 @@ def show(
     """The question, as a dialog for an open page and as a page otherwise. Cancelling leads to ``origin``; without one,
     to the page that asked."""
     values = {
-        "question": question, "url": request.path, "next": origin or _origin(request), "note": note,
+        "question": question, "url": request.path, "note": note,
+        "next": origin or origin_of(request) or reverse("overview"),
         "same_by": api_calls.of_action(request, question.fields),
-        "is_dialog": request.htmx.target == "question",  # type: ignore[attr-defined]
+        "is_dialog": is_dialog(request),
     }  # fmt: skip
     name = "question" if values["is_dialog"] else "question_page"
     answer = render(request, f"pages/{name}.html", values, status=status)
+    answer["Cache-Control"] = "no-store"
+    return answer
+
+
+def is_dialog(request: HttpRequest) -> bool:
+    """Whether an open page asks for the question, and will show the answer as a dialog."""
+    return bool(request.htmx.target == "question")  # type: ignore[attr-defined]
+
+
+def refuse(request: HttpRequest, why: str, status: int) -> HttpResponse:
+    """The dialog that says why there is nothing to confirm. A redirect would be followed unseen, with its message."""
+    answer = render(request, "pages/question_refused.html", {"why": why}, status=status)
     answer["Cache-Control"] = "no-store"
     return answer
 
@@ -67,8 +80,8 @@ def check_typed(question: Question, request: HttpRequest) -> None:
         raise Conflict(f"Confirmation did not match {question.typed}; nothing was done.")
 
 
-def _origin(request: HttpRequest) -> str:
-    """Where to return to: the page that asked."""
+def origin_of(request: HttpRequest) -> str:
+    """The page that asked: the form's ``next``, or the page that has the form; empty if there is none."""
     targets = (request.POST.get("next", ""), request.headers.get("Referer", ""))
     paths = (transport.path_of_ours(target, request) for target in targets)
-    return next((path for path in paths if path and path.partition("?")[0] != request.path), reverse("overview"))
+    return next((path for path in paths if path and path.partition("?")[0] != request.path), "")

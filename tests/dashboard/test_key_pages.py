@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from datetime import timedelta
 
@@ -11,6 +12,7 @@ from django.utils import timezone
 
 from boilerhouse.core import api_keys
 from boilerhouse.core.models import ApiKey, AuditEntry, Role
+from tests.make import make_pool
 from tests.pages import text_of
 
 PATH = "/settings/keys/"
@@ -153,3 +155,15 @@ def test_a_program_rotates_its_own_key(call):
     assert api_keys.find_key(made.json()["key"]).pk == made.json()["id"] != old.pk
     assert call("POST", f"api-keys/{old.pk}/rotate", {"overlapMs": -1}).status_code == 422
     assert call("POST", "api-keys/none/rotate", {}).status_code == 404
+
+
+def test_a_new_key_is_shown_with_a_claim_that_it_may_make(admin):
+    """The example asked for statistics, which no program needs first."""
+    pool = make_pool("notes")
+    form = {"name": "gateway", "role": "tenant", "tenantIds": "acme-042", "life": "never"}
+    page = html.unescape(text_of(admin.post(PATH, form)))
+    assert "/api/v1/tenants/acme-042/claim" in page
+    assert f'{{"poolId": "{pool.pk}"}}' in page
+    page = text_of(admin.post(PATH, {"name": "watcher", "role": "viewer", "life": "never"}))
+    assert "/claim" not in page, "viewers may not"
+    assert "/api/v1/stats" in page

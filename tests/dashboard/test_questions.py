@@ -293,3 +293,44 @@ def test_every_action_asks_or_can_be_repeated():
     }  # fmt: skip
     posts = {str(one.name) for one in urlpatterns if getattr(one.callback, "is_action", False)}
     assert posts - asks == harmless - {"set-theme", "set-times", "logout"}
+
+
+def test_a_question_that_cannot_be_asked_is_answered_in_its_dialog(operator):
+    """A redirect is followed unseen: the page that it leads to was rendered with the message, and then loaded anew."""
+    make_sync_spec(make_pool("notes"), id="notes-sync")
+    answer = operator.get("/sync/specs/notes-sync/trigger", headers=DIALOG)
+    assert answer.status_code == 409
+    assert 'id="question-form"' in text_of(answer)
+    assert "There is nothing to save." in text_of(answer)
+    assert not list(answer.wsgi_request._messages), "the dialog has said it"
+    answer = operator.get("/sync/specs/notes-sync/trigger", follow=True)
+    assert "There is nothing to save." in text_of(answer)
+
+
+def test_what_is_not_there_any_more_is_said_on_the_page_of_the_button(operator):
+    """Release and Retry led to a bare 404 if somebody else had released the tenant a moment before."""
+    row = held(make_pool("notes"))
+    Assignment.objects.filter(pk=row.pk).update(state="ended", ended_at=timezone.now(), outcome="released")
+    words = "holds no container"
+    answer = operator.get("/tenants/alice/release", headers=DIALOG)
+    assert answer.status_code == 404
+    assert words in text_of(answer)
+    here = {"Referer": "http://testserver/tenants/alice/"}
+    for answer in (
+        operator.get("/tenants/alice/release", headers=here, follow=True),
+        operator.post("/tenants/alice/release", {"asked": "retry"}, headers=here, follow=True),
+    ):
+        assert answer.redirect_chain == [("/tenants/alice/", 303)]
+        assert answer.status_code == 200
+        assert words in text_of(answer)
+    assert operator.post("/tenants/alice/release").status_code == 404, "no page has asked"
+
+
+def test_a_page_that_is_not_there_keeps_the_navigation_for_who_is_signed_in(operator):
+    page = text_of(operator.get("/pools/none/"))
+    assert 'id="nav"' in page
+    assert "Go to the overview" in page
+    operator.logout()
+    page = text_of(operator.get("/no/such/page"))
+    assert 'id="nav"' not in page
+    assert "Go to the overview" in page

@@ -84,7 +84,10 @@ def _samples(container: Container, since: datetime) -> list[container_charts.Sam
 @csp_update({"style-src": ["'self'", "'unsafe-inline'"]})  # xterm.js makes style elements
 @page(Role.OPERATOR)
 def terminal(request: HttpRequest, container_id: UUID) -> HttpResponse:
-    """The page that opens a shell; its input is sent over ``/ws/terminal``."""
+    """The page that opens a shell; its input is sent over ``/ws/terminal``. That of a removed container leads to what
+    is kept of it."""
+    if not Container.objects.filter(pk=container_id).exists() and Tombstone.objects.filter(pk=container_id).exists():
+        return HttpResponseRedirect(reverse("container", args=[container_id]))
     container = _find(container_id)
     assignment = Assignment.objects.live().filter(container_ref=container.pk).first()
     context = {

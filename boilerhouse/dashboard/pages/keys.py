@@ -17,10 +17,11 @@ from boilerhouse.api.key_fields import ApiKeyInput
 from boilerhouse.core import api_keys
 from boilerhouse.core.errors import FieldError, Invalid
 from boilerhouse.core.models import ApiKey, Role
-from boilerhouse.dashboard import consequences, forms
+from boilerhouse.dashboard import api_calls, config_fields, consequences, forms
 from boilerhouse.dashboard.access import action, form_page, page
 from boilerhouse.dashboard.forms import ApiForm
 from boilerhouse.dashboard.listing import Choice, Listing
+from pools.models import Pool
 
 LABELS = {
     "name": ("Name", "The program that uses the key; shown in logs and changes"),
@@ -103,8 +104,18 @@ def _sent_before(request: HttpRequest) -> HttpResponse:
     return HttpResponseRedirect(reverse("settings-keys"), status=303)
 
 
+def _example(request: HttpRequest, key: ApiKey) -> api_calls.Spelled:
+    """A call that this key may make: a claim, if there is a pool to claim from."""
+    pool = Pool.objects.select_related("workload", "good_version").order_by("created_at").first()
+    if pool is None or key.role == Role.VIEWER:
+        return api_calls.spell(request, [api_calls.stats()])
+    tenant = key.tenant_ids[0] if key.tenant_ids else api_calls.TENANT
+    config = config_fields.sample(pool.serving_version.spec.config_schema)
+    return api_calls.spell(request, [api_calls.claim(tenant, pool.pk, config)])
+
+
 def _shown_once(request: HttpRequest, row: ApiKey, key: str, old: ApiKey | None = None) -> HttpResponse:
-    answer = _key_page(request, _form(), made=row, key=key, old=old)
+    answer = _key_page(request, _form(), made=row, key=key, old=old, example=_example(request, row))
     answer["Cache-Control"] = "no-store"
     return answer
 

@@ -144,6 +144,8 @@ def _verdict(claim: Assignment | None) -> dict[str, Any] | None:
 @page(Role.OPERATOR)
 def _preview(request: HttpRequest, tenant_id: str) -> HttpResponse:
     """Preview of a save and a restore."""
+    if not Tenant.objects.filter(pk=tenant_id).exists():
+        raise NotFound(f"There is no tenant {tenant_id}.")
     context: dict[str, Any] = {"tenant_id": tenant_id}
     try:
         context["saves"] = previews.of_sync(tenant_id, Direction.UPLOAD)
