@@ -226,3 +226,4 @@ def pools(stack: Stack) -> Iterator[Callable[..., str]]:
 
 from tests.stack.chromium import admins_page, browser, page  # noqa: E402, F401  they need the stack above
 from tests.stack.machines import machine  # noqa: E402, F401
+from tests.stack.page_server import served  # noqa: E402, F401
