@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +12,8 @@ import pytest
 from django.contrib.auth.models import Group, User
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from boilerhouse.core.models import Process
+from boilerhouse.process import processes
 from tests.stack.conftest import Stack, manage
 
 CHROMIUM = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -70,6 +74,19 @@ def sign_in(stack: Stack, page: Page, name: str, password: str = PASSWORD) -> No
     page.get_by_label("User name").fill(name)
     page.get_by_label("Password").fill(password)
     page.get_by_role("button", name="Sign in").click()
+
+
+@contextlib.contextmanager
+def without_web(stack: Stack) -> Iterator[None]:
+    """The web process is killed. Within the block no other runs: ``up``, which is stopped, would start one in less time
+    than a page waits before it says so."""
+    web = Process.objects.filter(pk__in=processes.living(), kind=Process.Kind.WEB).latest("started_at")
+    os.kill(stack.up.pid, signal.SIGSTOP)
+    try:
+        os.kill(web.pid, signal.SIGKILL)
+        yield
+    finally:
+        os.kill(stack.up.pid, signal.SIGCONT)
 
 
 def live(page: Page, url: str) -> None:

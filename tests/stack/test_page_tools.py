@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
-import signal
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -14,11 +12,10 @@ import pytest
 import websockets
 from playwright.sync_api import expect
 
-from boilerhouse.core.models import AuditEntry, Process
-from boilerhouse.process import processes
+from boilerhouse.core.models import AuditEntry
 from pools import dry_runs, lifecycle
 from pools.runtime import get_runtime
-from tests.stack.chromium import FIVE_TIMES_PROMISED_MS, live, member, sign_in, watched
+from tests.stack.chromium import FIVE_TIMES_PROMISED_MS, live, member, sign_in, watched, without_web
 from tests.stack.conftest import eventually
 
 pytestmark = [pytest.mark.stack, pytest.mark.any_database]
@@ -53,11 +50,10 @@ def test_a_log_is_followed_stops_while_it_is_read_and_stays_small(stack, pools, 
     page.locator("#log-newer").click()
     expect(page.locator("#log-newer")).to_be_hidden()
     expect(page.locator("#log p[data-at]").last).to_be_in_viewport()
-    web = Process.objects.filter(pk__in=processes.living(), kind=Process.Kind.WEB).latest("started_at")
-    os.kill(web.pid, signal.SIGKILL)
-    expect(page.locator("#log-state")).to_have_text(re.compile("checking again|reconnecting"))
-    name = lifecycle.runtime_name(uuid.UUID(held))
-    get_runtime().exec(name, ("sh", "-c", "echo said-while-cut-off > /proc/1/fd/1"), 5000)
+    with without_web(stack):
+        expect(page.locator("#log-state")).to_have_text(re.compile("checking again|reconnecting"))
+        name = lifecycle.runtime_name(uuid.UUID(held))
+        get_runtime().exec(name, ("sh", "-c", "echo said-while-cut-off > /proc/1/fd/1"), 5000)
     expect(page.locator("#log")).to_contain_text("said-while-cut-off", timeout=40_000)
     expect(page.locator("#log-state")).to_have_text("Following")
     expect(page.locator("#log .gap")).to_contain_text("Reconnected")
