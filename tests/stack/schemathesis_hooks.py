@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import os
 from typing import Any
 
 import schemathesis
 
 from tests.dictionary import NASTY, QUERY, TAKEN, places, replaced
 
-EACH = 3
-"""Values that each place of a body gets; from one place to the next they go on in the dictionary."""
+EACH = 3 if os.environ.get("BOILERHOUSE_LONG") else 1
+"""Values that each place of a body gets; from one place to the next they go on in the dictionary. All of them in each place
+are tried by ``tests/core/test_fuzz.py``."""
 _values = itertools.cycle(one for one in (*NASTY, *TAKEN) if one != "\ud800")  # which is no UTF-8 to send
 WAIT = ("/claim", "/release", "/exec", "/sync", "/trigger", "/probe")
 """They do much, or wait, where a value is no fault; their bodies are asked for in ``tests/core/test_fuzz.py``."""

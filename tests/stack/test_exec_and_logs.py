@@ -87,7 +87,7 @@ def test_what_it_printed_until_then_is_kept(stack, held):
 
 def test_one_tenants_commands_leave_threads_to_others(stack, held, pool):
     """Each waits with a thread of the web process, for minutes if asked to. Some of the eight are refused (P14)."""
-    path, busy = f"containers/{held}/exec", {"command": ["sleep", "10"]}
+    path, busy = f"containers/{held}/exec", {"command": ["sleep", "5"]}
     answers: list[int] = []
     ask = lambda: answers.append(stack.call("POST", path, busy).status_code)  # noqa: E731
     waiting = [threading.Thread(target=ask, daemon=True) for _ in range(8)]

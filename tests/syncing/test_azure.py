@@ -186,7 +186,9 @@ def refusal(status, code, message, more=""):
         (refusal(409, "BlobArchived", "This operation is not permitted on an archived blob."), errors.SinkArchived),
     ],
 )
-def test_both_clients_read_a_refusal_alike(end, data_dir, transactional_db, answer, kind):
+def test_both_clients_read_a_refusal_alike(end, data_dir, transactional_db, monkeypatch, answer, kind):
+    once = ["--low-level-retries=1" if one.startswith("--low-level-retries") else one for one in rclone.COMMON]
+    monkeypatch.setattr(rclone, "COMMON", once)  # what throttles is asked again after ten seconds and more
     before = front(end, Says(answer))
     try:
         sink = sinks.resolve({**end.definition, "endpoint": f"{before.endpoint}/tests"}, end.secrets)
