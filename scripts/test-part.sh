@@ -4,8 +4,8 @@
 # unsteady, on the last lines, and in the file BOILERHOUSE_UNSTEADY if that is set. Worse than that (more failures, errors
 # of collection, a signal) fails the part at once, as does any failure with BOILERHOUSE_RERUN=0 and with -x or --maxfail.
 # usage: scripts/test-part.sh [PYTEST'S ARGUMENT...] PART-sqlite|PART-postgresql
-# PART: stack, engine, in-process; or core, apps, syncing: a third of in-process each; or pages: the tests of stack in a
-# browser, which stack-sqlite then leaves out. With BOILERHOUSE_LONG=1, stack-sqlite has those, too.
+# PART: stack, engine, in-process; or core, dashboard, apps, syncing: a quarter of in-process each; or pages: the tests of
+# stack in a browser, which stack-sqlite then leaves out. With BOILERHOUSE_LONG=1, stack-sqlite has those, too.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$PATH:/usr/sbin:/sbin"
@@ -16,7 +16,8 @@ command=()
 case $part in
   engine-*) command+=(scripts/engine.sh); folders=(tests/engine) ;;
   stack-* | pages-sqlite) folders=(tests/stack) ;;
-  core-*) folders=(tests/core tests/dashboard) ;;
+  core-*) folders=(tests/core) ;;
+  dashboard-*) folders=(tests/dashboard) ;;
   apps-*) folders=(tests/pools tests/tenants) ;;
   syncing-*) folders=(tests/syncing) ;;
   in-process-*) folders=(tests/core tests/pools tests/syncing tests/tenants tests/dashboard) ;;

@@ -14,11 +14,12 @@ processors=$(nproc)
 if [ -z "${BOILERHOUSE_LONG:-}" ]; then
   # A part waits for containers, sinks and clocks about half of its time, so three keep two processors busy. Longest first.
   run $((processors < 2 ? 1 : 3)) \
-    stack-sqlite syncing-sqlite core-sqlite apps-sqlite in-process-postgresql stack-postgresql pages-sqlite engine-sqlite
+    stack-sqlite syncing-sqlite core-sqlite apps-sqlite in-process-postgresql dashboard-sqlite stack-postgresql \
+    pages-sqlite engine-sqlite
 else
   # Some slow tests of the stack put all the load on it that this machine bears, so nothing runs beside them.
   code=0
-  run $((processors < 2 ? 1 : 2)) syncing-sqlite apps-sqlite in-process-postgresql core-sqlite engine-sqlite || code=1
+  run $((processors < 2 ? 1 : 2)) syncing-sqlite apps-sqlite in-process-postgresql core-sqlite dashboard-sqlite engine-sqlite || code=1
   run 1 stack-sqlite stack-postgresql engine-postgresql || code=1
   scripts/test-engines.sh "${arguments[@]}" || code=1
   exit "$code"
