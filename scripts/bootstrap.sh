@@ -27,6 +27,7 @@ python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv)
 need docker.io dockerd
 need iptables iptables
 need nftables nft
+need iproute2 ip
 need bubblewrap bwrap
 need util-linux setpriv
 need gcc cc
@@ -44,8 +45,8 @@ if [ "$purpose" = test ]; then
     *) need chromium chromium ;;
   esac
   need docker-registry docker-registry
-  need iproute2 ip
   need xfsprogs mkfs.xfs
+  need file file
   need debootstrap debootstrap
   need sqlite3 sqlite3
   need nginx-light nginx

@@ -236,3 +236,13 @@ def test_units_name_each_other_and_files_that_exist():
         assert command in get_commands()
     for example in re.findall(r"^(\w+)=", (directory / "boilerhouse.env.example").read_text(), flags=re.M):
         assert example in (ROOT / "boilerhouse" / "settings.py").read_text()
+
+
+def test_bootstrap_brings_the_programs_that_a_deployment_needs():
+    """A small image of Ubuntu has no ``ip``, without which no container gets a network."""
+    deployment = (ROOT / "docs" / "deployment.md").read_text()
+    packages = set(re.search(r"apt-get install (docker\.io .*)", deployment)[1].split())  # type: ignore[index]
+    of_every_purpose = (ROOT / "scripts" / "bootstrap.sh").read_text().partition('if [ "$purpose" = test ]')[0]
+    needed = set(re.findall(r"^need (\S+)", of_every_purpose, re.MULTILINE))
+    not_of_a_demo = {"postgresql", "nginx-light", "git", "openssl", "python3-venv"}
+    assert packages - not_of_a_demo <= needed
