@@ -34,7 +34,11 @@ def browser() -> Iterator[Browser]:
 
 
 def watched(browser: Browser, **options: Any) -> Page:
-    page = browser.new_page(viewport={"width": 1440, "height": 900}, **options)
+    return noted(browser.new_page(viewport={"width": 1440, "height": 900}, **options))
+
+
+def noted(page: Page) -> Page:
+    """The page; its errors are in its ``problems`` from now on."""
     page.problems = []  # type: ignore[attr-defined]
     page.on("console", lambda m: page.problems.append(m.text) if m.type == "error" else None)  # type: ignore[attr-defined]
     page.on("pageerror", lambda error: page.problems.append(str(error)))  # type: ignore[attr-defined]

@@ -14,7 +14,7 @@ import pytest
 from playwright.sync_api import Browser, Error, Page
 
 from tests.page_mover import Mover
-from tests.stack.chromium import watched
+from tests.stack.chromium import noted
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -46,13 +46,14 @@ def served(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         assert serving.stderr is not None
         link = next(line.split()[-1] for line in serving.stderr if line.startswith("Log in"))
         mover = Mover.start({**environment, "DJANGO_SETTINGS_MODULE": "boilerhouse.operations.demo_data.settings"})
-        page = watched(browser, reduced_motion="reduce")  # no colour is on its way to another while axe looks
+        # Without motion, no colour is on its way to another while axe looks. Other tabs are opened in its context.
+        page = noted(browser.new_context(reduced_motion="reduce").new_page())
         try:
             mover.tell("build")
             page.goto(link, timeout=60_000)  # the connection waits until the web process has started
             yield PageServer(link.partition("/login/")[0], mover, page)
         finally:
-            page.close()
+            page.context.close()
             mover.stop()
     finally:
         serving.send_signal(signal.SIGTERM)
