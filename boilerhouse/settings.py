@@ -328,7 +328,8 @@ MIDDLEWARE = [
     "boilerhouse.web.middleware.request_context",
     "boilerhouse.web.transport.over_tls",
     "django.middleware.security.SecurityMiddleware",
-    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "boilerhouse.web.static_files.StaticFiles",
+    "boilerhouse.web.compression.CompressedPages",
     "boilerhouse.web.middleware.printable_pages",
     "csp.middleware.CSPMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -394,7 +395,11 @@ LANGUAGE_CODE = "en-us"
 USE_I18N = False
 FORMAT_MODULE_PATH = ["boilerhouse.dashboard.formats"]
 
-# Static files are served from the sources, without a build step.
+# Static files are served from the sources, without a build step (ADR 80).
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "boilerhouse.web.static_files.HashedStorage"},
+}
 STATIC_URL = f"{BOILERHOUSE_BASE_PATH}/static/"
 STATICFILES_DIRS = [BASE_DIR / "static"]
 STATIC_ROOT = env.str("BOILERHOUSE_STATIC_ROOT", "") or None

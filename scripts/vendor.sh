@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The JavaScript and the font of others that pages use: fetched by name and version, compared with the hash here, committed.
-# usage: scripts/vendor.sh [--check]   (needs npm; nothing else of Boilerhouse does)
+# usage: scripts/vendor.sh [--check]   (needs npm and uvx; nothing else of Boilerhouse needs npm)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 files=( # PACKAGE@VERSION FILE...
@@ -10,8 +10,8 @@ files=( # PACKAGE@VERSION FILE...
   "@xterm/addon-fit@0.11.0 lib/addon-fit.js LICENSE"
   "@fontsource-variable/inter@5.3.0 files/inter-latin-wght-normal.woff2 LICENSE"
 )
-as_served() { # without the reference to a map that is not there; a font as it is
-  case $1 in *.woff2) cat "$1" ;; *) sed '/^\/\/# sourceMappingURL=/d' "$1" ;; esac
+as_served() { # without the reference to a map that is not there; of a font, the part that pages use
+  case $1 in *.woff2) scripts/vendor/subset_font.sh "$1" "$work/part.woff2" && cat "$work/part.woff2" ;; *) sed '/^\/\/# sourceMappingURL=/d' "$1" ;; esac
 }
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 for entry in "${files[@]}"; do
@@ -20,10 +20,11 @@ for entry in "${files[@]}"; do
   (cd "$work" && npm pack --silent "$name" >/dev/null && tar -xzf ./*.tgz && rm ./*.tgz)
   flat=${name#@}; flat=${flat//\//-}; target="static/vendor/${flat/@/-}"
   for wanted in "${words[@]:1}"; do
+    served="$target/$(basename "${wanted/wght-normal/400-600}")"
     if [ "${1:-}" = --check ]; then
-      cmp <(as_served "$work/package/$wanted") "$target/$(basename "$wanted")"
+      cmp <(as_served "$work/package/$wanted") "$served"
     else
-      mkdir -p "$target"; as_served "$work/package/$wanted" >"$target/$(basename "$wanted")"
+      mkdir -p "$target"; as_served "$work/package/$wanted" >"$served"
     fi
   done
   rm -rf "$work/package"

@@ -1,0 +1,98 @@
+"""Static files have names with their digest, are kept for good under these, and compressed; pages are compressed."""
+
+from __future__ import annotations
+
+import gzip
+import re
+from pathlib import Path
+
+import pytest
+from django.contrib.auth.models import User
+from django.contrib.staticfiles.storage import staticfiles_storage
+from django.core.management import call_command
+
+from boilerhouse.web.static_files import HashedStorage
+
+STATIC = Path(__file__).resolve().parents[2] / "static"
+BROWSER = {"Accept-Encoding": "gzip, deflate, br"}
+
+
+def body(answer) -> bytes:
+    return b"".join(answer.streaming_content) if answer.streaming else answer.content
+
+
+def test_a_page_names_only_files_that_browsers_may_keep(client, db, data_dir):
+    client.force_login(User.objects.create_superuser("ada"))
+    names = set(re.findall(r'(?:src|href|data-\w+)="(/static/[^"]+)"', client.get("/").content.decode()))
+    assert len(names) > 8
+    for name in names:
+        answer = client.get(name, headers=BROWSER)
+        assert answer.status_code == 200, name
+        assert "immutable" in answer["Cache-Control"], name
+        assert re.search(r"\.[0-9a-f]{12}\.\w+$|/vendor/[^/]+-\d+\.\d+\.\d+/", name), name
+
+
+def test_a_hashed_file_is_what_its_source_is_and_compressed_for_who_takes_that(client):
+    url = staticfiles_storage.url("app.js")
+    source = (STATIC / "app.js").read_bytes()
+    packed, plain = client.get(url, headers=BROWSER), client.get(url)
+    assert packed["Content-Encoding"] == "gzip"
+    assert packed["Vary"] == plain["Vary"] == "Accept-Encoding"
+    content = body(packed)
+    assert len(content) == int(packed["Content-Length"]) < len(source) / 2
+    assert gzip.decompress(content) == body(plain) == source
+    assert "Content-Encoding" not in plain
+    assert client.get(url, headers={**BROWSER, "If-None-Match": packed["ETag"]}).status_code == 304
+    assert body(client.head(url, headers=BROWSER)) == b""
+    assert client.post(url).status_code == 405
+    part = client.get(url, headers={**BROWSER, "Range": "bytes=0-9"})
+    assert (part.status_code, body(part)) == (206, source[:10])
+
+
+def test_a_font_is_kept_for_good_by_its_version_and_not_compressed_again(client):
+    [font] = STATIC.glob("vendor/*/*.woff2")
+    answer = client.get(f"/static/{font.relative_to(STATIC)}", headers=BROWSER)
+    assert "immutable" in answer["Cache-Control"]
+    assert "Content-Encoding" not in answer
+
+
+def test_style_sheets_refer_only_to_versioned_files():
+    """Their text is not rewritten, so what they name must not change under its name."""
+    for sheet in STATIC.glob("*.css"):
+        for target in re.findall(r'url\("?([^")]+)"?\)', sheet.read_text()):
+            assert re.match(r"vendor/[^/]+-\d+\.\d+\.\d+/", target), (sheet.name, target)
+
+
+@pytest.mark.parametrize("name", ["app.js", "app.000000000000.js"])
+def test_a_name_without_the_digest_of_the_file_is_served_but_not_kept(client, name):
+    """So a page of another version of the product still has its scripts."""
+    answer = client.get(f"/static/{name}")
+    assert answer.status_code == 200
+    assert "immutable" not in answer["Cache-Control"]
+    assert client.get("/static/none.000000000000.js").status_code == 404
+
+
+def test_collectstatic_writes_the_hashed_files_for_a_server_in_front(settings, tmp_path):
+    settings.STATIC_ROOT = str(tmp_path)
+    call_command("collectstatic", interactive=False, verbosity=0)
+    name = HashedStorage().hashed_name("app.js")
+    assert re.fullmatch(r"app\.[0-9a-f]{12}\.js", name)
+    assert (tmp_path / name).read_bytes() == (STATIC / "app.js").read_bytes()
+    assert gzip.decompress((tmp_path / f"{name}.gz").read_bytes()) == (STATIC / "app.js").read_bytes()
+
+
+@pytest.mark.parametrize("path", ["/", "/pools/", "/activity/", "/pools/new"])
+def test_pages_are_compressed(client, db, data_dir, path):
+    client.force_login(User.objects.create_superuser("ada"))
+    answer = client.get(path, headers=BROWSER)
+    assert answer["Content-Encoding"] == "gzip"
+    assert "Accept-Encoding" in answer["Vary"]
+    assert len(answer.content) < len(client.get(path).content) / 2
+    assert b"<!DOCTYPE html>" in gzip.decompress(answer.content)
+
+
+def test_what_shows_a_secret_is_not_compressed(client, db, data_dir):
+    client.force_login(User.objects.create_superuser("ada"))
+    key = client.post("/settings/keys/", {"name": "gateway", "role": "viewer", "lifetime": "90"}, headers=BROWSER)
+    assert b"bh_" in key.content
+    assert "Content-Encoding" not in key
