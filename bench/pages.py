@@ -105,9 +105,9 @@ def seeded(supervisor: int) -> Iterator[dict[str, Any]]:
 def sign_in(base: str) -> requests.Session:
     """A session of an admin's."""
     made = [*MANAGE, "login_link", "--create", "--user", "bench"]
-    path = subprocess.run(made, capture_output=True, text=True, check=True).stdout.strip()
+    link = subprocess.run(made, capture_output=True, text=True, check=True).stdout.strip()
     session = requests.Session()
-    if session.get(base + path, timeout=30).status_code != 200:
+    if session.get(link if link.startswith("http") else base + link, timeout=30).status_code != 200:
         raise SystemExit("the bench could not sign in")
     return session
 
