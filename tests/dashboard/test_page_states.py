@@ -22,7 +22,7 @@ from tests.page_markup import Markup, Submission
 from tests.page_table import PageState
 from tests.page_world import GONE
 
-pytestmark = pytest.mark.any_database
+pytestmark = [pytest.mark.any_database, pytest.mark.slow]
 ASK = {"HX-Request": "true", "HX-Target": "question"}
 ELSEWHERE = ("mailto:", "http://", "https://")
 HOSTS_BUTTONS = re.compile(r"^(probe|check|preview)$")
