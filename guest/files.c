@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/resource.h>
+#include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <sys/vfs.h>
 #include <unistd.h>
@@ -208,7 +209,11 @@ static void receive_content(const struct wire *wire, struct draft *draft) {
 }
 
 static void reserve(const struct wire *wire, const struct draft *draft, uint64_t size) {
-  if (!size || size > INT64_MAX) return;
+  struct statvfs system;
+  if (!size) return;
+  if (size > INT64_MAX) fail_with(wire, EFBIG, BY_ERRNO, 0, NULL);
+  if (!fstatvfs(draft->descriptor, &system) && system.f_blocks && size / system.f_frsize > system.f_bavail)
+    fail_with(wire, ENOSPC, BY_ERRNO, 0, NULL); /* also where nothing can be reserved */
   if (!fallocate(draft->descriptor, FALLOC_FL_KEEP_SIZE, 0, (off_t)size)) return;
   if (errno == ENOSPC || errno == EDQUOT || errno == EFBIG) fail_with(wire, errno, BY_ERRNO, 0, NULL);
 }

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from uuid import UUID
 
 from django.conf import settings
+from django.db import close_old_connections
 
 from boilerhouse.core import audit
 from boilerhouse.core.errors import FieldError, Invalid
@@ -48,7 +49,7 @@ def run(container_id: UUID, command: tuple[str, ...], timeout_ms: int, stdin: by
 
     Raises NotClaimed, Releasing, TooManyCommands, NotRunning, EngineUnavailable, ExecTimedOut, OtherNode.
     """
-    row = _claimed(container_id)
+    row = claimed(container_id)
     with _one_more(container_id):
         return _run(row, container_id, command, timeout_ms, stdin)
 
@@ -95,7 +96,7 @@ def open_terminal(container_id: UUID, reason: str, columns: int, rows: int) -> T
     reason = reason.strip()[:MAX_REASON]
     if len(reason) < MIN_REASON:
         raise Invalid(FieldError("/reason", f"Give a reason of at least {MIN_REASON} characters.", "required"))
-    row = _claimed(container_id)
+    row = claimed(container_id)
     idle.note_activity(container_id)
     with recording():
         about = {"tenantId": row.tenant_id, "generation": row.generation, "reason": reason}
@@ -111,7 +112,7 @@ def is_claimed(container_id: UUID) -> bool:
     return Assignment.objects.filter(container_ref=container_id, state=AssignmentState.ASSIGNED).exists()
 
 
-def _claimed(container_id: UUID) -> Assignment:
+def claimed(container_id: UUID) -> Assignment:
     assignments = Assignment.objects.select_related("container").filter(container_ref=container_id)
     row = assignments.filter(state=AssignmentState.ASSIGNED).first()
     if row is None:
@@ -135,3 +136,10 @@ def follow_logs(container: Container, tail: int, since: float | None, *, timesta
     if runtime.inspect(name) is None:  # with a deadline, which the stream does not have
         raise pool_errors.ContainerMissing(f"The engine has no container {name}.")
     return runtime.follow_logs(name, tail, since, timestamps=timestamps)
+
+
+def is_held(tenant_id: str, generation: int) -> bool:
+    """Whether this claim of the tenant still lives; for threads that do not serve a request."""
+    close_old_connections()
+    rows = Assignment.objects.filter(tenant_id=tenant_id, generation=generation, state=AssignmentState.ASSIGNED)
+    return rows.exists()

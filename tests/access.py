@@ -41,6 +41,14 @@ MAY: dict[str, dict[str, set[Role]]] = {
     "tenants/*/network": {"GET": OWN_READ, "PUT": OWN_WRITE},
     "tenants/*/exec": {"POST": OWN_PRIVATE},
     "tenants/*/logs": {"GET": OWN_PRIVATE},
+    "tenants/*/files": {"GET": OWN_PRIVATE, "PUT": OWN_PRIVATE, "DELETE": OWN_PRIVATE},
+    "tenants/*/files/list": {"GET": OWN_PRIVATE},
+    "tenants/*/files/stat": {"GET": OWN_PRIVATE},
+    "tenants/*/files/mkdir": {"POST": OWN_PRIVATE},
+    "tenants/*/files/move": {"POST": OWN_PRIVATE},
+    "tenants/*/files/watch": {"GET": OWN_PRIVATE},
+    "tenants/*/files/archive": {"GET": OWN_PRIVATE, "PUT": OWN_PRIVATE},
+    "tenants/*/files/links": {"POST": OWN_PRIVATE},
     "tenants/*/runs": {"GET": OWN_READ},
     "tenants/*/backups": {"GET": OWN_READ},
     "tenants/*/backups/*/restore": {"POST": OWN_WRITE},
@@ -50,6 +58,14 @@ MAY: dict[str, dict[str, set[Role]]] = {
     "containers/*": {"GET": STAFF_READ, "DELETE": STAFF_WRITE},
     "containers/*/exec": {"POST": STAFF_WRITE},
     "containers/*/logs": {"GET": STAFF_WRITE},
+    "containers/*/files": {"GET": STAFF_WRITE, "PUT": STAFF_WRITE, "DELETE": STAFF_WRITE},
+    "containers/*/files/list": {"GET": STAFF_WRITE},
+    "containers/*/files/stat": {"GET": STAFF_WRITE},
+    "containers/*/files/mkdir": {"POST": STAFF_WRITE},
+    "containers/*/files/move": {"POST": STAFF_WRITE},
+    "containers/*/files/watch": {"GET": STAFF_WRITE},
+    "containers/*/files/archive": {"GET": STAFF_WRITE, "PUT": STAFF_WRITE},
+    "containers/*/files/links": {"POST": STAFF_WRITE},
     "credentials": {"GET": {ADMIN}, "POST": {ADMIN}},
     "credentials/*": {"GET": {ADMIN}, "PUT": {ADMIN}, "DELETE": {ADMIN}},
     "registry-credentials": {"GET": {ADMIN}, "POST": {ADMIN}},
@@ -70,5 +86,5 @@ MAY: dict[str, dict[str, set[Role]]] = {
     "stats": {"GET": STAFF_READ},
     "metrics": {"GET": STAFF_READ},
 }
-PUBLIC = {"health", "health/ready", "openapi.json", "docs"}
-"""Routes that want no key."""
+PUBLIC = {"health", "health/ready", "openapi.json", "docs", "file-links/*"}
+"""Routes that want no key: of the last one, the path itself is the permission."""

@@ -37,6 +37,7 @@ WORDS = {
     "201": "Created",
     "202": "Accepted; the work continues",
     "204": "Done; no content",
+    "206": "The part that `Range` names",
     "400": "The body is not valid JSON or contains a NUL character",
     "401": "The API key is missing, wrong, expired or revoked",
     "403": "The key's role does not allow this",
@@ -51,6 +52,7 @@ WORDS = {
     "502": "A system outside Boilerhouse failed",
     "503": "Unavailable; try again",
     "504": "Timed out",
+    "507": "No space is left on the container's disk",
 }
 TENANT_ID = {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._@:-]{0,127}$"}
 REQUEST_ID = {"description": "The request's id, as in the log.", "schema": {"type": "string"}}
@@ -120,9 +122,11 @@ def _finish_operation(operation: Schema, examples: _Examples, *, has_etag: bool)
             parameter["schema"] = dict(TENANT_ID) if parameter["name"] == "tenantId" else {"type": "string"}
             parameter["example"] = BY_NAME[parameter["name"]]
     body = operation.get("requestBody", {}).get("content", {}).get("application/json")
+    is_optional = operation.pop("x-body-optional", False)
+    if "requestBody" in operation:
+        operation["requestBody"]["required"] = not is_optional
     if body is not None:
         body["example"] = REQUESTS[operation["operationId"]]
-        operation["requestBody"]["required"] = not operation.pop("x-body-optional", False)
     for status, response in operation["responses"].items():
         codes = response.pop("x-codes", None)
         if codes:

@@ -121,6 +121,7 @@ RANGES: dict[str, tuple[int, int]] = {
     "_PARALLEL_PULLS": (1, 1000),
     "_PARALLEL_TRANSFERS": (1, 1000),
     "_MAX_STREAMS": (0, 100_000),
+    "_MAX_TRANSFERS": (0, 100_000),
     "_FOLLOWED_LOGS": (0, 10_000),
     "_KEPT_BYTES_PER_TENANT": (0, bounds.MAX_MB << 20),
     "_KEPT_BYTES_PER_KEY": (0, bounds.MAX_MB << 20),

@@ -31,6 +31,13 @@ VERBS = {
 }  # fmt: skip
 ACTIONS = {
     "container.exec": "Command run in container",
+    "container.file_directory": "Directory made in container",
+    "container.file_link": "Link to a file signed in container",
+    "container.file_move": "File moved in container",
+    "container.file_read": "File read in container",
+    "container.file_remove": "File removed in container",
+    "container.file_unpack": "Archive unpacked in container",
+    "container.file_write": "File written in container",
     "container.terminal": "Shell opened in container",
     "container.terminal_end": "Shell closed in container",
     "deployment.rotate_secrets": "Stored secrets re-encrypted",

@@ -214,6 +214,12 @@ class TooManyBodies(Unavailable):
     code = "too_many_bodies"
 
 
+class TooManyTransfers(Unavailable):
+    """The limit of files in transfer in this process is reached."""
+
+    code = "too_many_transfers"
+
+
 def _budget(name: str, words: str, most: str, full: type[Unavailable], *kinds: Kind, is_bytes: bool = False) -> Budget:
     shares = {kind: f"{most}_PER_{kind.name}" for kind in kinds}
     return Budget(name, words, most, shares, full, is_bytes=is_bytes)
@@ -235,8 +241,12 @@ bodies = _budget(
     Kind.KEY,
     is_bytes=True,
 )
+# Files on their way from or to containers: each has a window of memory and a process in the container.
+transfers = _budget(
+    "transfers", "files in transfer", "BOILERHOUSE_MAX_TRANSFERS", TooManyTransfers, Kind.TENANT, Kind.KEY
+)
 
-ALL = (waiters, streams, follows, slow, bodies)
+ALL = (waiters, streams, follows, slow, bodies, transfers)
 
 
 @dataclass(frozen=True, slots=True)

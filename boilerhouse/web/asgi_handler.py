@@ -10,7 +10,7 @@ import asyncio
 import io
 import math
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -26,11 +26,14 @@ from django.http.response import HttpResponseBase
 from django.urls import set_script_prefix
 
 from boilerhouse.core import context
+from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.ids import uuid7
 from boilerhouse.process.fair_semaphore import FairSemaphore
 from boilerhouse.web import connections, idempotency, refusals, shutdown, throttling
+from boilerhouse.web.body_streams import ClientGone
 from boilerhouse.web.middleware import safe_request_id
 from boilerhouse.web.problems import problem
+from boilerhouse.web.receiving import Receiving
 from boilerhouse.web.request_bodies import Body
 from boilerhouse.web.request_heads import MAX_BODY_BYTES, UNKNOWN_BODY_BYTES, Refusal, view_of
 from boilerhouse.web.streaming import Stalled, Stream, Writer, serve
@@ -92,7 +95,19 @@ class ThreadedHandler(BaseHandler):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             raise ValueError(f"not HTTP: {scope['type']}")
-        body = Body(await self._read(receive), scope.get("boilerhouse.hold"))
+        hold = scope.get("boilerhouse.hold")
+        if scope.get("boilerhouse.body") is None:
+            await self._serve(scope, Body(await self._read(receive), hold), receive, send)
+            return
+        try:  # the place of a body that arrives meanwhile is free when all of it has been used
+            await self._serve(scope, Body(await self._read(receive), None), receive, send)
+        except ClientGone:
+            return
+        finally:
+            if hold is not None:
+                hold.release()
+
+    async def _serve(self, scope: Scope, body: Body, receive: Receive, send: Send) -> None:
         early = _early(scope, len(body.data))
         if early is not None:
             body.drop()
@@ -134,18 +149,25 @@ class ThreadedHandler(BaseHandler):
         if lane in self.turns:
             respond = partial(self._respond_in_turn, self.turns[lane])
         resumed: Waiting | None = None
-        while True:
-            response = await _run(threads, partial(respond, scope, body, resumed))
-            if not isinstance(response, Waiting):
-                return response
-            try:
-                if shutdown.cut.is_set:
-                    return _ask_again(response)
-                if not await self._wait(response, receive):
-                    return None
-            finally:
-                response.leave()
-            resumed = response
+        try:
+            while True:
+                response = await _run(threads, partial(respond, scope, body, resumed))
+                if not isinstance(response, Waiting):
+                    return response
+                resumed = response
+                if isinstance(response, Receiving):
+                    await response.receive(scope["boilerhouse.body"])
+                    continue
+                try:
+                    if shutdown.cut.is_set:
+                        return _ask_again(response)
+                    if not await self._wait(response, receive):
+                        return None
+                finally:
+                    response.leave()
+        finally:
+            if isinstance(resumed, Receiving):
+                resumed.give_up()
 
     async def _wait(self, waiting: Waiting, receive: Receive) -> bool:
         """Wait until the request's condition holds; False if the client has disconnected.
@@ -171,7 +193,9 @@ class ThreadedHandler(BaseHandler):
             await asyncio.gather(settled, leaving, return_exceptions=True)
 
     async def _stream(self, response: Stream, scope: Scope, receive: Receive, send: Send) -> None:
-        del response["Content-Length"]
+        del response["Content-Length"]  # a middleware takes it for an empty response
+        if response.length is not None:
+            response["Content-Length"] = str(response.length)
 
         async def put(chunk: bytes) -> None:
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
@@ -180,10 +204,25 @@ class ThreadedHandler(BaseHandler):
             await send({"type": "http.response.start", "status": response.status_code, "headers": _headers(response)})
             if scope["method"] != "HEAD":
                 await put(b"")  # sends the head, which the server otherwise keeps until there is a piece of the body
-                await serve(response.run(Writer(put, scope.get("boilerhouse.backlog"))), _disconnect(receive))
+                working = response.run(Writer(put, scope.get("boilerhouse.backlog")))
+                if not await self._served(response, working, receive):
+                    _drop(scope)
+                    return
             await send({"type": "http.response.body", "body": b""})
         finally:
             await asyncio.get_running_loop().run_in_executor(self.threads, response.close)
+
+    @staticmethod
+    async def _served(response: Stream, working: Coroutine[Any, Any, None], receive: Receive) -> bool:
+        """Whether the stream may end as if it were complete."""
+        if not response.is_whole:
+            await serve(working, _disconnect(receive))
+            return True
+        try:
+            return await serve(working, _disconnect(receive), until=shutdown.cut)
+        except BoilerhouseError as error:
+            log.warning("stream broken off", detail=error.detail, code=error.code)
+            return False
 
     async def _read(self, receive: Receive) -> bytes:
         body = b""
@@ -204,6 +243,8 @@ class ThreadedHandler(BaseHandler):
         set_script_prefix(scope.get("root_path", "") or "/")
         signals.request_started.send(sender=self.__class__, scope=scope)
         request = ASGIRequest(scope, io.BytesIO(body.data))
+        if scope.get("boilerhouse.body") is not None:
+            request._body = b""  # its length says nothing of what is in memory
         request.resumed = resumed  # type: ignore[attr-defined]
         try:
             response = self.get_response(request)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import io
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -19,6 +20,7 @@ from django.conf import settings
 from twisted.web.http import HTTPChannel
 
 from boilerhouse.web import connections
+from boilerhouse.web.body_streams import BodyStream, BodyTooSlow, ClientGone
 from boilerhouse.web.connections import Connection, Phase
 from boilerhouse.web.request_heads import MAX_BODY_BYTES, UNKNOWN_BODY_BYTES, Head, Refusal, admit, judge
 
@@ -39,6 +41,8 @@ class Request(WebRequest):  # type: ignore[misc]
     """A request that has a body."""
     hold: Hold | None = None
     """The memory of a long body, counted against the limit."""
+    stream: BodyStream | None = None
+    """The body, if its view reads it while it arrives."""
 
     def __init__(self, channel: Any, queued: Any = False) -> None:
         super().__init__(channel, queued, parsePOSTFormSubmission=False)  # Django does that, in a thread
@@ -46,7 +50,30 @@ class Request(WebRequest):  # type: ignore[misc]
     def gotLength(self, length: int | None) -> None:
         self.content = io.BytesIO()
 
+    def begin_stream(self, method: bytes, target: bytes, version: bytes) -> None:
+        """Start the view now, with what has come of the body."""
+        come, self.content = self.content.getvalue(), io.BytesIO()
+        self.stream = self.channel.new_stream(self)
+        if come:
+            self.stream.feed(come)
+        super().requestReceived(method, target, version)
+
+    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
+        if self.stream is None:
+            super().requestReceived(command, path, version)
+        else:
+            self.stream.finish()
+
+    def handle_reply(self, message: dict[str, Any]) -> None:
+        if message["type"] == "http.response.start" and self.stream is not None and not self.stream.is_complete:
+            self.channel.answered_early(self)
+        super().handle_reply(message)
+
     def handleContentChunk(self, data: bytes) -> None:
+        if self.stream is not None:
+            self.channel.known.enter(Phase.BODY)
+            self.stream.feed(data)
+            return
         size = self.content.tell() + len(data)
         if self.refusal is None and size > MAX_BODY_BYTES:
             self.refuse(Refusal.TOO_LARGE)
@@ -68,6 +95,8 @@ class Request(WebRequest):  # type: ignore[misc]
         return result
 
     def connectionLost(self, reason: Any) -> None:
+        if self.stream is not None:
+            self.stream.fail(ClientGone())
         if self.application_queue is None:  # otherwise the application has it and continues
             self._give_back()
         super().connectionLost(reason)
@@ -170,7 +199,10 @@ class Channel(HTTPChannel):  # type: ignore[misc]
 
     def overdue(self) -> None:
         """The client has exceeded the time limit."""
-        if self.known.phase is Phase.BODY and self.requests:
+        if self.known.phase is Phase.BODY and self.requests and self.requests[-1].stream is not None:
+            self.known.enter(Phase.ASKED)
+            self.requests[-1].stream.fail(BodyTooSlow())
+        elif self.known.phase is Phase.BODY and self.requests:
             self._answer_now(self.requests[-1], Refusal.TOO_SLOW)
         else:
             self.transport.abortConnection()
@@ -184,6 +216,24 @@ class Channel(HTTPChannel):  # type: ignore[misc]
             self.loseConnection()
         else:
             self.persistent = 0
+
+    def new_stream(self, request: Request) -> BodyStream:
+        def hold() -> None:
+            self.known.enter(Phase.ASKED)  # we are the slow side
+            self._networkProducer.pauseProducing()
+
+        def go_on() -> None:
+            if not self._is_over and self.requests[-1:] == [request]:
+                self.known.enter(Phase.BODY)
+                self._networkProducer.resumeProducing()
+
+        return BodyStream(hold, go_on, partial(self._invite, request))
+
+    def answered_early(self, request: Request) -> None:
+        """The view answers before it has read the whole body: no further request can follow on this connection."""
+        request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
+        self.known.enter(Phase.ASKED)
+        self._is_over, self.persistent = True, 0
 
     def _counts_for(self, address: str) -> None:
         self.factory.server.open.now_for(self.transport, address)
@@ -210,7 +260,10 @@ class Channel(HTTPChannel):  # type: ignore[misc]
             self._answer_now(request, verdict)
             return
         request.hold = verdict
-        self._invite(request)
+        if request.head is None or not request.head.is_streamed:
+            self._invite(request)
+        else:  # it is invited when its view wants it
+            request.begin_stream(self._command, self._path, self._version)
         if data:
             self.rawDataReceived(data)
 

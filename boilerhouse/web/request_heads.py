@@ -59,6 +59,12 @@ class Head:
         return view_of(self.path)
 
     @property
+    def is_streamed(self) -> bool:
+        """Whether the view reads the body while it arrives, whatever its length (``web.body_streams``)."""
+        view = self.view
+        return self.method in getattr(getattr(view, "view_class", view), "streamed_methods", ())
+
+    @property
     def is_api(self) -> bool:
         return self.path.startswith("/api/")
 
@@ -70,7 +76,7 @@ class Head:
 
 def judge(head: Head, length: int | None) -> Refusal | None:
     """Whether a body of this length (None: unknown) is refused immediately. Makes no query."""
-    if length is not None and length > MAX_BODY_BYTES:
+    if length is not None and length > MAX_BODY_BYTES and not head.is_streamed:
         return Refusal.TOO_LARGE
     view = head.view
     if view is None:
@@ -103,6 +109,8 @@ def view_of(path: str) -> Any:
 def admit(head: Head, length: int) -> Hold | Refusal:
     """Reserves memory for a body beyond UNKNOWN_BODY_BYTES, or returns why the rest is not read.
 
+    A body that its view reads while it arrives takes a place among transfers instead.
+
     It identifies the sender with a query, in a separate thread.
     """
     from boilerhouse.process import budgets
@@ -115,10 +123,12 @@ def admit(head: Head, length: int) -> Hold | Refusal:
     if owners is None:
         return Refusal.NO_KEY if head.is_api else Refusal.UNKNOWN
     try:
+        if head.is_streamed:
+            return budgets.transfers.enter(*owners)
         return budgets.bodies.enter(*owners, amount=length)
     except budgets.BudgetExceeded:
         return Refusal.SHARE_USED_UP
-    except budgets.TooManyBodies:
+    except (budgets.TooManyBodies, budgets.TooManyTransfers):
         return Refusal.NO_MEMORY
 
 
@@ -127,6 +137,10 @@ def _owners(head: Head) -> tuple[Owner, ...] | None:
     from boilerhouse.core import api_keys
     from boilerhouse.process import budgets
 
+    named = getattr(getattr(head.view, "view_class", None), "owners_of_head", None)
+    if named is not None:  # the path itself shows who may do it
+        owners: tuple[Owner, ...] | None = named(head.path)
+        return owners
     if head.is_api:
         key = api_keys.find_key(head.key)
         return None if key is None else budgets.owners(key)

@@ -75,6 +75,7 @@ class Server(daphne.server.Server):  # type: ignore[misc]
             "boilerhouse.refusal": getattr(protocol, "refusal", None),
             "boilerhouse.head": getattr(protocol, "head", None),
             "boilerhouse.hold": getattr(protocol, "hold", None),
+            "boilerhouse.body": getattr(protocol, "stream", None),
         }
         return super().create_application(protocol, {**scope, **more})
 

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator
 from typing import Any, Protocol
 
 import structlog
@@ -129,22 +129,34 @@ async def from_thread(source: Source, idle_s: float) -> AsyncGenerator[bytes]:
 
 
 class Stream(HttpResponse):
-    """A response whose body is written by ``run(writer)``."""
+    """A response whose body is written by ``run(writer)``.
 
-    def __init__(self, run: Callable[[Writer], Awaitable[None]], content_type: str) -> None:
+    One that ``is_whole`` has an end that its client can tell from a broken connection: if ``run`` raises, or is cut
+    off, the connection is closed instead.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[Writer], Coroutine[Any, Any, None]],
+        content_type: str,
+        *,
+        is_whole: bool = False,
+        length: int | None = None,
+    ) -> None:
         super().__init__(content_type=content_type, headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
-        self.run = run
+        self.run, self.is_whole, self.length = run, is_whole, length
 
     def when_closed(self, act: Callable[[], None]) -> None:
         """Have ``act`` called when the response is over, even if it never started."""
         self._resource_closers.append(act)  # type: ignore[attr-defined]
 
 
-async def serve(work: Awaitable[None], gone: Awaitable[None]) -> None:
-    """Run ``work`` until it is done, ``gone`` is set, or this process stops; Stalled ends it silently."""
+async def serve(work: Awaitable[None], gone: Awaitable[None], until: shutdown.OneTimeEvent = shutdown.begun) -> bool:
+    """Run ``work`` until it is done, ``gone`` is set, or this process stops; Stalled ends it silently. Returns whether
+    it was done."""
     OPEN_STREAMS.inc()
     working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(gone)
-    stopping = asyncio.ensure_future(shutdown.begun.wait())
+    stopping = asyncio.ensure_future(until.wait())
     try:
         await asyncio.wait((working, leaving, stopping), return_when=asyncio.FIRST_COMPLETED)
         if working.done():
@@ -152,6 +164,8 @@ async def serve(work: Awaitable[None], gone: Awaitable[None]) -> None:
                 working.result()
             except Stalled:
                 log.warning("slow reader dropped")
+                return False
+        return working.done()
     finally:
         OPEN_STREAMS.dec()
         for task in (working, leaving, stopping):

@@ -6,7 +6,7 @@ reach and they may not. Mounts named as hidden (secrets) are refused, by whichev
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -148,6 +148,11 @@ class OpenFile:
             if kind == file_frames.DONE or not payload or len(data) > length:
                 raise _lost(self._session, Malformed("another number of bytes"))
 
+    def pieces(self, size: int) -> Iterator[bytes]:
+        """The whole file, so many bytes at a time."""
+        for offset in range(0, self.info.size, size):
+            yield self.read(offset, min(size, self.info.size - offset))
+
     async def chunks(self, offset: int, length: int) -> AsyncIterator[bytes]:
         await self._session.asend(file_frames.part(offset, length))
         left = length
@@ -174,6 +179,13 @@ class OpenArchive:
         except BaseException:
             self._session.close()
             raise
+
+    def pieces(self) -> Iterator[bytes]:
+        while True:
+            kind, payload = self._session.receive(file_frames.DATA, file_frames.DONE)
+            if kind == file_frames.DONE:
+                return
+            yield payload
 
     async def chunks(self) -> AsyncIterator[bytes]:
         while got := await self._session.areceive(file_frames.DATA, file_frames.DONE):

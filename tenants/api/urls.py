@@ -1,6 +1,15 @@
 from django.urls import path
 
-from tenants.api import backup_views, container_views, erasure_views, network_views, sync_views, usage_views, views
+from tenants.api import (
+    backup_views,
+    container_views,
+    erasure_views,
+    file_views,
+    network_views,
+    sync_views,
+    usage_views,
+    views,
+)
 
 urlpatterns = [
     path("tenants", views.TenantListView.as_view()),
@@ -12,6 +21,23 @@ urlpatterns = [
     path("tenants/<str:tenant_id>/network", network_views.NetworkView.as_view()),
     path("tenants/<str:tenant_id>/exec", container_views.TenantExecView.as_view()),
     path("tenants/<str:tenant_id>/logs", container_views.TenantLogsView.as_view()),
+    path("tenants/<str:tenant_id>/files", file_views.TenantFileView.as_view()),
+    path("tenants/<str:tenant_id>/files/list", file_views.TenantFileListView.as_view()),
+    path("tenants/<str:tenant_id>/files/stat", file_views.TenantFileStatView.as_view()),
+    path("tenants/<str:tenant_id>/files/mkdir", file_views.TenantDirectoryView.as_view()),
+    path("tenants/<str:tenant_id>/files/move", file_views.TenantFileMoveView.as_view()),
+    path("tenants/<str:tenant_id>/files/watch", file_views.TenantFileWatchView.as_view()),
+    path("tenants/<str:tenant_id>/files/archive", file_views.TenantFileArchiveView.as_view()),
+    path("tenants/<str:tenant_id>/files/links", file_views.TenantFileLinkView.as_view()),
+    path("containers/<str:container_id>/files", file_views.ContainerFileView.as_view()),
+    path("containers/<str:container_id>/files/list", file_views.ContainerFileListView.as_view()),
+    path("containers/<str:container_id>/files/stat", file_views.ContainerFileStatView.as_view()),
+    path("containers/<str:container_id>/files/mkdir", file_views.ContainerDirectoryView.as_view()),
+    path("containers/<str:container_id>/files/move", file_views.ContainerFileMoveView.as_view()),
+    path("containers/<str:container_id>/files/watch", file_views.ContainerFileWatchView.as_view()),
+    path("containers/<str:container_id>/files/archive", file_views.ContainerFileArchiveView.as_view()),
+    path("containers/<str:container_id>/files/links", file_views.ContainerFileLinkView.as_view()),
+    path("file-links/<str:token>", file_views.FileLinkView.as_view()),
     path("tenants/<str:tenant_id>/state", erasure_views.StateView.as_view()),
     path("tenants/<str:tenant_id>/forget-state", erasure_views.ForgetStateView.as_view()),
     path("tenants/<str:tenant_id>/runs", sync_views.TenantRunListView.as_view()),

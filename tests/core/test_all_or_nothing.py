@@ -34,6 +34,14 @@ OUTSIDE = {
     ("tenants/*/claim", "POST"), ("tenants/*/release", "POST"), ("tenants/*/exec", "POST"),
     ("tenants/*/network", "PUT"), ("tenants/*/state", "DELETE"), ("containers/*", "DELETE"),
     ("containers/*/exec", "POST"), ("sync-specs/*/probe", "POST"), ("notifications/*/test", "POST"),
+    *(
+        (f"{whose}/*/{what}", method)
+        for whose in ("tenants", "containers")
+        for what, method in (
+            ("files", "PUT"), ("files", "DELETE"), ("files/mkdir", "POST"), ("files/move", "POST"),
+            ("files/archive", "PUT"), ("files/links", "POST"),
+        )
+    ),
 }  # fmt: skip
 """What waits, or touches an engine or a sink. ADR 67 says of each what it has done before it answers."""
 SPEC = {"poolId": "notes", "mappings": [API_MAPPING], "sink": API_SINK, "policy": {"onClaim": True, "onRelease": True}}

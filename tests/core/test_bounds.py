@@ -310,7 +310,11 @@ CURSORS = [
     base64.urlsafe_b64encode(b'["2026-01-01T00:00:00+00:00", "\\ud800"]').decode(),
     base64.urlsafe_b64encode(b'[NaN, NaN]').decode(), base64.urlsafe_b64encode(b"[" * 9000).decode(), "9" * 5000,
 ]  # fmt: skip
-LISTS = sorted({where.partition(" ")[2] for where, parameter, _ in PARAMETERS if parameter["name"] == "limit"})
+LISTS = sorted(
+    where.partition(" ")[2]
+    for where, parameter, _ in PARAMETERS
+    if parameter["name"] == "limit" and not where.endswith("/files/list")  # its cursor is a name, which may be any
+)
 
 
 @pytest.mark.parametrize("path", LISTS)

@@ -1,0 +1,35 @@
+"""Views whose request body goes elsewhere before they answer."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from boilerhouse.core.errors import BoilerhouseError
+from boilerhouse.web.body_streams import BodyStream
+from boilerhouse.web.waiting import Waiting
+
+
+class Receiving(Waiting):
+    """Not a response: run the view again when the body has gone where ``write`` puts it.
+
+    The view then finds this object as ``request.resumed`` and its ``failure``. Whatever happens, ``give_up`` is called
+    at the end.
+    """
+
+    def __init__(self, write: Callable[[bytes], Awaitable[None]], give_up: Callable[[], None]) -> None:
+        super().__init__("", _nothing, 0)
+        self._write, self.give_up = write, give_up
+        self.failure: BoilerhouseError | None = None
+
+    async def receive(self, body: BodyStream) -> None:
+        """Raises ClientGone."""
+        try:
+            while data := await body.read():
+                await self._write(data)
+        except BoilerhouseError as error:
+            self.failure = error
+
+
+def _nothing(keys: set[Any]) -> set[Any]:
+    return set()

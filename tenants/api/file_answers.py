@@ -1,0 +1,210 @@
+"""Answers that carry files, archives and changes, and uploads of them: bytes pass through and are not kept."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+from typing import Any
+from urllib.parse import quote
+
+from asgiref.sync import sync_to_async
+from django.http import HttpResponse
+from rest_framework.exceptions import UnsupportedMediaType
+
+from boilerhouse.core import api_keys
+from boilerhouse.core.errors import BoilerhouseError
+from boilerhouse.process import budgets
+from boilerhouse.web.receiving import Receiving
+from boilerhouse.web.streaming import Stream, Writer
+from pools.file_errors import FilesLost
+from pools.guest.file_frames import FileInfo
+from pools.guest.files import SMALL_BYTES, Conditions, OpenArchive, OpenFile, Upload, Watch
+from tenants import activity, files
+from tenants.api.file_fields import part_of
+from tenants.files import HeldFiles
+
+LOOK_EVERY_S = 1.0
+IDLE_S = 15.0
+BINARY = "application/octet-stream"
+MUST_END = "The key was revoked, or the tenant does not hold the container any more."
+
+
+def owners_of(key: Any, held: HeldFiles) -> tuple[budgets.Owner, ...]:
+    return budgets.owners(key, budgets.tenant(held.tenant_id))
+
+
+def conditions_of(request: Any) -> Conditions:
+    """If-Match and If-None-Match of an upload."""
+    none, match = request.headers.get("If-None-Match", ""), request.headers.get("If-Match", "")
+    etags = tuple(tag.strip() for tag in match.split(",") if tag.strip())
+    is_any = etags == ("*",)
+    return Conditions(is_new=none.strip() == "*", must_exist=is_any, etags=() if is_any else etags)
+
+
+def refuse_encoding(request: Any) -> None:
+    """A compressed body would be stored as it is, which nobody means."""
+    if request.headers.get("Content-Encoding", "identity") != "identity":
+        raise UnsupportedMediaType(request.headers["Content-Encoding"])
+
+
+def _headers(info: FileInfo, path: bytes) -> dict[str, str]:
+    name = quote(path.rpartition(b"/")[2])
+    return {
+        "ETag": info.etag, "Accept-Ranges": "bytes", "Cache-Control": "no-store",
+        "Content-Disposition": f"attachment; filename*=UTF-8''{name}", "X-Content-Type-Options": "nosniff",
+    }  # fmt: skip
+
+
+def download(
+    request: Any, held: HeldFiles, path: bytes, key_id: str, owners: tuple[budgets.Owner, ...]
+) -> HttpResponse:
+    """A file, or the part of it that ``Range`` names."""
+    file = held.access.open(held.place(path))
+    try:
+        return _answer_file(request, file, path, held, key_id, owners)
+    except BaseException:
+        file.close()
+        raise
+
+
+def _answer_file(
+    request: Any, file: OpenFile, path: bytes, held: HeldFiles, key_id: str, owners: tuple[budgets.Owner, ...]
+) -> HttpResponse:
+    info = file.info
+    headers, status, offset, length = _headers(info, path), 200, 0, info.size
+    if info.etag in [tag.strip() for tag in request.headers.get("If-None-Match", "").split(",")]:
+        file.close()
+        return HttpResponse(status=304, headers=headers)
+    wanted = request.headers.get("Range") if request.headers.get("If-Range", info.etag) == info.etag else None
+    try:
+        if (part := part_of(wanted, info.size)) is not None:
+            offset, length = part
+            status, headers["Content-Range"] = 206, f"bytes {offset}-{offset + length - 1}/{info.size}"
+    except ValueError:
+        file.close()
+        return HttpResponse(status=416, headers={**headers, "Content-Range": f"bytes */{info.size}"})
+    headers["Content-Length"] = str(length)
+    if request.method == "HEAD" or length <= SMALL_BYTES:
+        data = b"" if request.method == "HEAD" else file.read(offset, length)
+        file.close()
+        return HttpResponse(data, status=status, headers=headers, content_type=BINARY)
+    return _streamed(file.chunks(offset, length), file.close, headers, status, BINARY, held, key_id, owners)
+
+
+def archive(held: HeldFiles, path: bytes, key_id: str, owners: tuple[budgets.Owner, ...]) -> HttpResponse:
+    """A directory, or a file, as a tar archive."""
+    opened: OpenArchive = held.access.open_archive(held.place(path))
+    name = quote((path.rstrip(b"/").rpartition(b"/")[2] or b"files") + b".tar")
+    headers = {"Content-Disposition": f"attachment; filename*=UTF-8''{name}", "X-Content-Type-Options": "nosniff"}
+    return _streamed(opened.chunks(), opened.close, headers, 200, "application/x-tar", held, key_id, owners)
+
+
+def _streamed(
+    chunks: AsyncIterator[bytes],
+    close: Callable[[], None],
+    headers: dict[str, str],
+    status: int,
+    kind: str,
+    held: HeldFiles,
+    key_id: str,
+    owners: tuple[budgets.Owner, ...],
+) -> Stream:
+    try:
+        hold = budgets.transfers.enter(*owners)
+    except BaseException:
+        close()
+        raise
+
+    async def run(writer: Writer) -> None:
+        looked = time.monotonic()
+        async for chunk in chunks:
+            await writer.write(chunk)
+            if time.monotonic() - looked >= LOOK_EVERY_S:
+                looked = time.monotonic()
+                if not await _may_go_on(key_id, held):
+                    raise FilesLost(MUST_END)
+
+    length = headers.pop("Content-Length", None)
+    stream = Stream(run, kind, is_whole=True, length=None if length is None else int(length))
+    stream.status_code = status
+    for name, value in headers.items():
+        stream[name] = value
+    stream.when_closed(close)
+    stream.when_closed(hold.release)
+    return stream
+
+
+def _may(key_id: str, held: HeldFiles) -> bool:
+    return api_keys.lives(key_id) and activity.is_held(held.tenant_id, held.generation)
+
+
+_may_go_on = sync_to_async(_may, thread_sensitive=False)
+
+
+def watch(
+    held: HeldFiles, path: bytes, key_id: str, owners: tuple[budgets.Owner, ...], *, recursive: bool, is_percent: bool
+) -> Stream:
+    """Changes as server-sent events."""
+    watched: Watch = held.access.watch(held.place(path), recursive=recursive)
+    hold = budgets.transfers.enter(*owners)
+
+    async def run(writer: Writer) -> None:
+        await writer.write(b"event: ready\ndata: {}\n\n")
+        spoke = looked = time.monotonic()
+        try:
+            async with aclosing(watched.changes(LOOK_EVERY_S)) as changes:  # type: ignore[type-var]
+                async for change in changes:
+                    if change is not None:
+                        text, is_encoded = files.encode(change.path, is_percent=is_percent)
+                        about = {"path": text, "pathEncoding": "percent" if is_encoded else "utf-8"}
+                        data = json.dumps({**about, "isDirectory": change.is_directory})
+                        await writer.write(f"event: {change.kind}\ndata: {data}\n\n".encode())
+                        spoke = time.monotonic()
+                    elif time.monotonic() - spoke >= IDLE_S:
+                        spoke = time.monotonic()
+                        await writer.write(b": still here\n\n")
+                    if time.monotonic() - looked >= LOOK_EVERY_S:
+                        looked = time.monotonic()
+                        if not await _may_go_on(key_id, held):
+                            break
+        except BoilerhouseError:
+            await asyncio.sleep(0)  # the container has ended, which is the end of the stream too
+        await writer.write(b"event: end\ndata: {}\n\n")
+
+    stream = Stream(run, "text/event-stream")
+    stream.when_closed(watched.close)
+    stream.when_closed(hold.release)
+    return stream
+
+
+def upload(request: Any, begin: Callable[[int], Upload]) -> FileInfo | int | Receiving:
+    """What came of the upload that ``begin(size)`` begins; a long body goes there first, and then the view runs again.
+
+    The last step, which gives a file its name, happens in a request that was authorised anew. Raises what the upload
+    raises.
+    """
+    resumed = getattr(request._request, "resumed", None)
+    if isinstance(resumed, Receiving):
+        if resumed.failure is not None:
+            raise resumed.failure
+        finished: FileInfo | int = resumed.state.finish()
+        return finished
+    begun = begin(_length(request))
+    if getattr(request._request, "scope", {}).get("boilerhouse.body") is not None:
+        receiving = Receiving(begun.awrite, begun.close)
+        receiving.state = begun
+        return receiving
+    try:
+        begun.write(request._request.body)
+        return begun.finish()
+    finally:
+        begun.close()
+
+
+def _length(request: Any) -> int:
+    """What the client says of the body's length; 0 if nothing."""
+    text = request.headers.get("Content-Length") or ""
+    return int(text) if text.isdecimal() and len(text) < 20 else 0

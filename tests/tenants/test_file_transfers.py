@@ -1,0 +1,309 @@
+"""Files through a web process: bodies of any length pass through it and are not kept, and heads decide."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import socket
+import tarfile
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import requests
+
+from boilerhouse.process import pids
+from pools import guest
+from pools.guest import connections, sealing
+from tests.guest_agent import Agent
+from tests.webserver import WebServer, rest, running
+
+pytestmark = [pytest.mark.any_database, pytest.mark.slow]
+MB = 1 << 20
+LIMITS = {
+    "BOILERHOUSE_BODY_TIMEOUT_S": "3", "BOILERHOUSE_MAX_TRANSFERS_PER_TENANT": "3", "BOILERHOUSE_STREAM_STALL_S": "5",
+    "BOILERHOUSE_TRUSTED_PROXIES": "192.0.2.0/24",
+}  # fmt: skip
+ROWS = """
+from boilerhouse.core.api_keys import create_key
+from pools.models import WorkloadVersion
+from tests.make import make_held
+row = make_held(tenant="alice")
+version = WorkloadVersion.objects.get(pk=row.container.version_id)
+for volume in version.spec_json["volumes"]:
+    if volume["name"] == "state": volume["container_path"] = HOME
+version.save()
+key = create_key(name="alice", role="tenant", tenant_ids=["alice"])[1]
+other = create_key(name="bob", role="tenant", tenant_ids=["bob"])[1]
+print("@", row.container_ref, key, other)
+"""
+
+
+class Held:
+    def __init__(self, web: WebServer, home, key: str, other: str, agent: Agent) -> None:
+        self.web, self.home, self.key, self.other, self.agent = web, home, key, other, agent
+
+    def ask(self, method, what, key=None, **more):
+        headers = {"Authorization": f"Bearer {key or self.key}", **more.pop("headers", {})}
+        url = f"{self.web.base}/api/v1/tenants/alice/{what}"
+        return requests.request(method, url, headers=headers, timeout=60, **more)
+
+    def head(self, path, key=None, **headers) -> bytes:
+        lines = [f"PUT /api/v1/tenants/alice/files?path={path} HTTP/1.1", "Host: 127.0.0.1"]
+        lines += [f"Authorization: Bearer {key or self.key}"] if key != "" else []
+        lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+        return "\r\n".join([*lines, "", ""]).encode()
+
+    def sessions(self) -> int:
+        return len(pids.children(self.agent.process_1())) - 1
+
+    def wait_for_no_session(self) -> None:
+        deadline = time.monotonic() + 15
+        while self.sessions():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def held(tmp_path_factory):
+    directory, home = tmp_path_factory.mktemp("transfers"), tmp_path_factory.mktemp("home")
+    ram = directory / "ram"
+    ram.mkdir()
+    with running(directory, **LIMITS, BOILERHOUSE_RAM_DIR=str(ram)) as web:
+        said = web.manage("shell", "-c", ROWS.replace("HOME", repr(str(home))))
+        container, key, other = next(line for line in said.splitlines() if line.startswith("@")).split()[1:]
+        (ram / container).mkdir()
+        with Agent(ram / container / "run") as agent, pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sealing, "run_dir", lambda _: agent.directory)
+            patch.setattr(connections, "run_dir", lambda _: agent.directory)
+            assert guest.seal(None, agent.process_1())
+            yield Held(web, home, key, other, agent)
+
+
+def pieces(count, size=MB):
+    for number in range(count):
+        yield bytes([number % 251]) * size
+
+
+def test_a_gigabyte_passes_up_and_down_and_nothing_is_kept(held):
+    before = held.web.memory_bytes()
+    seen = []
+
+    def watch():
+        while not seen or seen[-1] >= 0:
+            seen.append(held.web.memory_bytes())
+            assert held.web.spooled_bytes() < MB
+            time.sleep(0.05)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    expected = hashlib.sha256()
+    for piece in pieces(1024):
+        expected.update(piece)
+    assert held.ask("PUT", "files?path=big", data=pieces(1024)).status_code == 200
+    found, count = hashlib.sha256(), 0
+    with held.ask("GET", "files?path=big", stream=True) as answer:
+        assert answer.headers["Content-Length"] == str(1 << 30)
+        for chunk in answer.iter_content(MB):
+            found.update(chunk)
+            count += len(chunk)
+    peak = max(seen)
+    seen.append(-1)
+    assert (count, found.hexdigest()) == (1 << 30, expected.hexdigest())
+    assert peak - before < 64 * MB
+    os.remove(held.home / "big")
+
+
+@pytest.mark.parametrize("is_chunked", [False, True])
+@pytest.mark.parametrize("size", [0, 1, 16 * 1024, 16 * 1024 + 1, 70_000, MB, 3 * MB + 7])
+def test_bodies_of_each_length_arrive_whole(held, size, is_chunked):
+    data = os.urandom(size)
+    body = iter([data[at : at + 10_000] for at in range(0, size, 10_000)]) if is_chunked else data
+    done = held.ask("PUT", "files?path=f", data=body)
+    assert (done.status_code, done.json()["size"]) == (200, size)
+    assert (held.home / "f").read_bytes() == data
+    assert held.ask("GET", "files?path=f").content == data
+    if size > 20:
+        part = held.ask("GET", "files?path=f", headers={"Range": f"bytes=10-{size - 2}"})
+        assert (part.status_code, part.content) == (206, data[10:-1])
+
+
+def test_a_connection_is_used_again_after_a_long_body(held):
+    with requests.Session() as session:
+        session.headers["Authorization"] = f"Bearer {held.key}"
+        for number in range(3):
+            url = f"{held.web.base}/api/v1/tenants/alice/files?path=again"
+            assert session.put(url, data=bytes([number]) * MB, timeout=30).status_code == 200
+            assert session.get(url, timeout=30).content == bytes([number]) * MB
+
+
+def test_archives_pass_both_ways(held):
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as made:
+        for number in range(50):
+            info = tarfile.TarInfo(f"dir{number}/file")
+            info.size = 100_000
+            made.addfile(info, io.BytesIO(bytes([number]) * 100_000))
+    done = held.ask("PUT", "files/archive?path=tree&parents=true", data=io.BytesIO(out.getvalue()))
+    assert (done.status_code, done.json()) == (200, {"entries": 50})
+    got = held.ask("GET", "files/archive?path=tree")
+    assert got.headers["Content-Type"] == "application/x-tar"
+    with tarfile.open(fileobj=io.BytesIO(got.content)) as opened:
+        assert len([one for one in opened if one.isfile()]) == 50
+        assert opened.extractfile("dir49/file").read() == bytes([49]) * 100_000
+    bad = held.ask("PUT", "files/archive?path=tree", data=iter([b"no archive" * 100_000]))
+    assert (bad.status_code, bad.json()["code"]) == (422, "bad_archive")
+
+
+@pytest.mark.parametrize(
+    ("key", "status", "code"),
+    [("", 401, b"not_authenticated"), ("other", 404, b"not_found"), ("bh_x", 401, b"authentication_failed")],
+)
+def test_who_may_not_is_refused_from_the_head(held, key, status, code):
+    """Nothing of a body of a terabyte is wanted."""
+    name = held.other if key == "other" else key
+    sent = held.head("evil", key=name, Content_Length=str(1 << 40), Expect="100-continue")
+    with held.web.connect(sent) as opened:
+        answer = opened.recv(65536) + rest(opened)
+    assert int(answer.split(b" ", 2)[1]) == status, answer
+    assert code in answer
+    assert not (held.home / "evil").exists()
+
+
+def test_what_does_not_fit_is_refused_before_it_comes(held):
+    sent = held.head("huge", Content_Length=str(1 << 60), Expect="100-continue")
+    with held.web.connect(sent) as opened:
+        answer = rest(opened)
+    assert b" 507 " in answer, answer
+    assert b"no_space" in answer
+    assert b"Connection: close" in answer
+
+
+def test_a_wrong_path_is_answered_while_the_body_is_still_on_its_way(held):
+    done = held.ask("PUT", "files?path=missing/f", data=pieces(100))
+    assert (done.status_code, done.json()["code"]) == (404, "file_not_found")
+    assert held.ask("GET", "files/list").status_code == 200
+
+
+def test_a_client_that_leaves_in_the_middle_leaves_the_old_content(held):
+    held.ask("PUT", "files?path=kept", data=b"old")
+    for end in (socket.socket.close, lambda one: one.shutdown(socket.SHUT_WR)):
+        opened = held.web.connect(held.head("kept", Content_Length=str(100 * MB)) + bytes(5 * MB))
+        end(opened)
+        opened.close()
+    held.wait_for_no_session()
+    assert (held.home / "kept").read_bytes() == b"old"
+    assert not [name for name in os.listdir(held.home) if name.startswith(".boilerhouse")]
+
+
+def test_a_client_that_stops_sending_is_told_so(held):
+    opened = held.web.connect(held.head("slow", Content_Length=str(100 * MB)) + bytes(MB))
+    answer = rest(opened)
+    assert b" 408 " in answer, answer
+    held.wait_for_no_session()
+    assert not (held.home / "slow").exists()
+
+
+def test_a_client_that_does_not_read_is_dropped(held):
+    (held.home / "long").write_bytes(bytes(50 * MB))
+    request = held.head("long").replace(b"PUT", b"GET")
+    with held.web.connect(request) as opened:
+        opened.recv(1000)
+        deadline = time.monotonic() + 30
+        while held.sessions():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+
+def test_a_file_that_shrinks_on_the_way_ends_the_connection_early(held):
+    (held.home / "shrinks").write_bytes(bytes(200 * MB))
+    with held.ask("GET", "files?path=shrinks", stream=True) as answer:
+        chunks = answer.iter_content(MB)
+        next(chunks)
+        os.truncate(held.home / "shrinks", 1000)
+        with pytest.raises(requests.exceptions.ChunkedEncodingError):
+            for _ in chunks:
+                pass
+
+
+def test_a_session_that_dies_in_the_middle_is_an_error_for_both_directions(held):
+    (held.home / "long").write_bytes(bytes(200 * MB))
+    with held.ask("GET", "files?path=long", stream=True) as answer:
+        chunks = answer.iter_content(MB)
+        next(chunks)
+        held.agent.kill_session(_sessions(held)[0], held.agent.process_1())
+        with pytest.raises(requests.exceptions.ChunkedEncodingError):
+            for _ in chunks:
+                pass
+
+    def killing():
+        yield bytes(MB)
+        deadline = time.monotonic() + 10
+        while not _sessions(held):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        held.agent.kill_session(_sessions(held)[0], held.agent.process_1())
+        yield from pieces(5)
+
+    done = held.ask("PUT", "files?path=died", data=killing())
+    assert (done.status_code, done.json()["code"]) == (502, "files_lost")
+    assert not (held.home / "died").exists()
+
+
+def _sessions(held):
+    children = pids.children(held.agent.process_1())
+    return [one for one in children if Path(f"/proc/{one}/comm").read_text().strip() == "agent"]
+
+
+def test_one_tenant_has_its_share_of_transfers(held):
+    (held.home / "long").write_bytes(bytes(50 * MB))
+    open_ = [held.ask("GET", "files?path=long", stream=True) for _ in range(3)]
+    refused = held.ask("GET", "files?path=long")
+    assert (refused.status_code, refused.json()["code"]) == (429, "budget_exceeded")
+    refused = held.ask("PUT", "files?path=new", data=bytes(MB))
+    assert (refused.status_code, refused.json()["code"]) == (429, "budget_exceeded")
+    assert held.ask("GET", "files/list").status_code == 200, "what is short goes on"
+    for one in open_:
+        one.close()
+    deadline = time.monotonic() + 20
+    while held.ask("GET", "files?path=long", stream=True, headers={"Range": "bytes=0-9"}).status_code != 206:
+        assert time.monotonic() < deadline
+    held.wait_for_no_session()
+
+
+def test_a_release_ends_transfers_and_uploads_are_not_completed(held):
+    def releasing():
+        yield bytes(MB)
+        held.web.manage("shell", "-c", _STATE.format("releasing"))
+        yield bytes(MB)
+
+    try:
+        done = held.ask("PUT", "files?path=late", data=releasing())
+        assert (done.status_code, done.json()["code"]) == (409, "releasing")
+        assert not (held.home / "late").exists()
+        held.wait_for_no_session()
+    finally:
+        held.web.manage("shell", "-c", _STATE.format("assigned"))
+
+
+_STATE = "from tenants.models import Assignment; Assignment.objects.update(state='{}')"
+
+
+def test_changes_are_events_until_the_claim_ends(held):
+    try:
+        with held.ask("GET", "files/watch?recursive=true", stream=True) as answer:
+            lines = answer.iter_lines()
+            assert next(lines) == b"event: ready"
+            (held.home / "seen").touch()
+            got = []
+            while b"event: created" not in got:
+                got.append(next(lines))
+            assert b'"path": "seen"' in next(lines)
+            held.web.manage("shell", "-c", _STATE.format("releasing"))
+            while (line := next(lines)) != b"event: end":
+                assert line is not None
+        held.wait_for_no_session()
+    finally:
+        held.web.manage("shell", "-c", _STATE.format("assigned"))
