@@ -7,10 +7,11 @@ activity and watches limits.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from uuid import UUID
 
 from django.conf import settings
 from django.db import transaction
@@ -63,61 +64,73 @@ def _read_v2(runtime_id: str, root: Path) -> Sample | None:
     return None
 
 
-_before: dict[str, tuple[Any, int]] = {}
-"""Per engine id: time and CPU time of the last sample; used only for the rate."""
+RUNNING = (ContainerState.IDLE, ContainerState.CLAIMED)
+STANDS = 3
+"""A sample counts as the present use for this many intervals; then its node has lost its workers."""
 
 
 def sample() -> int:
-    """Sample every running container of this node and every pool. Returns the number of containers."""
+    """Sample every running container of this node. Returns how many."""
     now = timezone.now()
+    here = [row for row in Container.objects.filter(state__in=RUNNING) if node_of(row).is_here]
+    before = _newest(here, now)
     samples: list[ContainerUsage] = []
-    cores: dict[str, float] = defaultdict(float)
-    memory: Counter[str] = Counter()
-    disk: Counter[str] = Counter()
-    states: dict[str, Counter[str]] = defaultdict(Counter)
     measured: list[Container] = []
-    for container in Container.objects.all():
-        states[container.pool_id][container.state] += 1
-        node = node_of(container)
-        if container.state not in (ContainerState.IDLE, ContainerState.CLAIMED) or not node.is_here:
-            continue
-        used = quota.used_bytes(node.volumes.home(container.pk))
+    for container in here:
+        used = quota.used_bytes(node_of(container).volumes.home(container.pk))
         if used is not None and used != container.disk_bytes:
             container.disk_bytes = used
             measured.append(container)
-        usage = read(container.runtime_id)
-        if usage is None:
-            continue
-        before = _before.get(container.runtime_id)
-        _before[container.runtime_id] = (now, usage.cpu_ns)
-        used_cores = None
-        if before and now > before[0]:
-            used_cores = max(0, usage.cpu_ns - before[1]) / 1e9 / (now - before[0]).total_seconds()
-            cores[container.pool_id] += used_cores
-        memory[container.pool_id] += usage.memory_bytes
-        disk[container.pool_id] += container.disk_bytes or 0
-        samples.append(
-            ContainerUsage(
-                container_id=container.pk, at=now, cpu_ns=usage.cpu_ns, memory_bytes=usage.memory_bytes,
-                cores=used_cores, pids=usage.pids, disk_bytes=container.disk_bytes,
-            )
-        )  # fmt: skip
-    for runtime_id in [key for key, (at, _) in _before.items() if at != now]:
-        del _before[runtime_id]
+        if (usage := read(container.runtime_id)) is not None:
+            samples.append(_sampled(container, usage, before.get(container.pk), now))
     with transaction.atomic():
         ContainerUsage.objects.bulk_create(samples)
-        PoolUsage.objects.bulk_create(
-            PoolUsage(
-                pool=pool, at=now, idle=states[pool.pk][ContainerState.IDLE],
-                claimed=states[pool.pk][ContainerState.CLAIMED], size=sum(states[pool.pk].values()),
-                waiting=pool.waiting, desired_size=pool.desired_size(states[pool.pk][ContainerState.CLAIMED]),
-                cpu_cores=round(cores[pool.pk], 3), memory_bytes=memory[pool.pk], disk_bytes=disk[pool.pk],
-            )
-            for pool in Pool.objects.all()
-        )  # fmt: skip
         if measured:
             Container.objects.bulk_update(measured, ["disk_bytes"])
     return len(samples)
+
+
+def _sampled(container: Container, usage: Sample, before: ContainerUsage | None, now: datetime) -> ContainerUsage:
+    cores = None
+    if before is not None and now > before.at:
+        cores = max(0, usage.cpu_ns - before.cpu_ns) / 1e9 / (now - before.at).total_seconds()
+    return ContainerUsage(
+        container_id=container.pk, at=now, cpu_ns=usage.cpu_ns, memory_bytes=usage.memory_bytes, cores=cores,
+        pids=usage.pids, disk_bytes=container.disk_bytes,
+    )  # fmt: skip
+
+
+def _newest(containers: Sequence[Container], now: datetime) -> dict[UUID, ContainerUsage]:
+    """The last sample of each of these containers, whichever process took it; none that is too old."""
+    since = now - STANDS * timedelta(seconds=float(settings.BOILERHOUSE_SAMPLE_EVERY_S))
+    rows = ContainerUsage.objects.filter(container_id__in=[row.pk for row in containers], at__gt=since)
+    return {row.container_id: row for row in rows.order_by("at")}
+
+
+def sample_pools() -> None:
+    """Add up each pool's containers by their newest samples, of whichever node."""
+    now = timezone.now()
+    containers = list(Container.objects.only("pk", "pool_id", "state"))
+    running = [row for row in containers if row.state in RUNNING]
+    newest = _newest(running, now)
+    states: dict[str, Counter[str]] = defaultdict(Counter)
+    for container in containers:
+        states[container.pool_id][container.state] += 1
+    used: dict[str, list[ContainerUsage]] = defaultdict(list)
+    for container in running:
+        if container.pk in newest:
+            used[container.pool_id].append(newest[container.pk])
+    PoolUsage.objects.bulk_create(
+        PoolUsage(
+            pool=pool, at=now, idle=states[pool.pk][ContainerState.IDLE],
+            claimed=states[pool.pk][ContainerState.CLAIMED], size=sum(states[pool.pk].values()), waiting=pool.waiting,
+            desired_size=pool.desired_size(states[pool.pk][ContainerState.CLAIMED]),
+            cpu_cores=round(sum(one.cores or 0.0 for one in used[pool.pk]), 3),
+            memory_bytes=sum(one.memory_bytes for one in used[pool.pk]),
+            disk_bytes=sum(one.disk_bytes or 0 for one in used[pool.pk]),
+        )
+        for pool in Pool.objects.all()
+    )  # fmt: skip
 
 
 def forget_old() -> int:

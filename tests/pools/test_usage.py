@@ -54,8 +54,10 @@ def test_samples_add_up_per_pool_and_rates_come_from_two(data_dir, tmp_path, mon
     make_container(pool, runtime_id=RUNTIME_ID, disk_bytes=7)
     make_container(pool, state=ContainerState.CLAIMED, runtime_id="b" * 64)
     assert usage.sample() == 1
+    usage.sample_pools()
     v1(tmp_path / "cg", cpu=2_000_000_000)
     usage.sample()
+    usage.sample_pools()
 
     first, second = PoolUsage.objects.order_by("at")
     assert (first.idle, first.claimed, first.size, first.cpu_cores) == (1, 1, 2, 0)

@@ -30,7 +30,7 @@ from boilerhouse.queues.broker import Broker
 from boilerhouse.queues.tasks import enqueue
 from pools import firewall, freezer, host, lifecycle, nodes, reconcile, sizing, usage, volumes
 from pools.errors import OtherNode
-from pools.models import Container, ContainerUsage, HostLease, Pool
+from pools.models import Container, ContainerUsage, HostLease, Pool, PoolUsage
 from pools.runtime.base import Image
 from pools.states import ContainerState
 from syncing.models import SyncRun
@@ -271,6 +271,7 @@ BOUND = {
 """Each task that is about containers, and what makes the arguments of one that has something to do."""
 UNBOUND = {
     "refill", "apply_packet_filter", "refresh_names", "keep_packet_filter", "look_at_tags", "tidy",  # this node's own
+    "sample_usage",
     "remove_leftover",  # by its name at this node's engine, whose list it is from; it has no directory to lose
     "probe_sink", "retry_saves", "put_back", "erase", "forget_old",  # rows and sinks
     "erase_discarded",  # what lies here of a tenant that holds nothing
@@ -356,6 +357,7 @@ FOR_ITS_NODE = {task.__name__ for task in BOUND} | {
     "apply_packet_filter",
     "keep_packet_filter",
     "refresh_names",
+    "sample_usage",
     "tidy",
 }
 
@@ -455,6 +457,30 @@ def test_sweeps_of_one_node_keep_to_what_it_has(both, pool, monkeypatch):
     watch.look()
     assert not watch._measured
     assert both.what_home_has() == before
+
+
+def test_each_node_samples_its_own_containers_and_a_pool_adds_up_all(both, pool, monkeypatch, run_tasks):
+    """The leader read its own node's alone, so tenants elsewhere used no CPU, and pools less than they did."""
+    used = {"cpu_ns": 1_000_000_000, "memory_bytes": 10, "pids": 1}
+    monkeypatch.setattr(usage, "read", lambda _runtime_id: usage.Sample(**used))
+    home = node_id()
+    remote = stand(both, pool, ContainerState.CLAIMED, "alice")
+    both.go_away()
+    local = make_container(pool, state=ContainerState.IDLE)
+    for _ in range(2):
+        controller.sample_usage()
+        assert (messages(), keys()) == ([("pools.tasks.sample_usage", ())], [f"pool@{home}"])
+        both.go_home()
+        run_tasks()
+        both.go_away()
+        used["cpu_ns"] += 1_000_000_000
+    assert ContainerUsage.objects.filter(container_id=remote.pk).count() == 2
+    assert ContainerUsage.objects.filter(container_id=local.pk).count() == 2
+    controller.sample_usage()
+    newest = PoolUsage.objects.latest("at")
+    assert newest.memory_bytes == 20
+    cores = sum(ContainerUsage.objects.filter(container_id=one.pk).latest("at").cores for one in (remote, local))
+    assert newest.cpu_cores == round(cores, 3) > 0
 
 
 # Every door -------------------------------------------------------------------------------------------
