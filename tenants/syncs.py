@@ -20,7 +20,8 @@ from uuid import UUID
 import structlog
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Max, QuerySet
+from django.db.models import F, OuterRef, QuerySet, Subquery, Value
+from django.db.models.functions import Coalesce, Concat
 
 from boilerhouse.core import audit, clock, context
 from boilerhouse.core.cooldown import Cooldown
@@ -369,33 +370,41 @@ class PeriodicSave:
 def periodic_saves(tenant_id: str | None = None) -> Iterator[PeriodicSave]:
     """Every upcoming periodic save of assigned tenants, or of one, computed from rows, so a restart loses none.
 
-    The next save counts from the start of the last run, so an outage causes one save, not many.
+    The next save counts from the start of the last run, so an outage causes one save, not many. Each pair reads its
+    last two runs by an index, however many there were: pages and the controller ask often.
     """
-    specs = defaultdict(list)
     periodic = SyncSpec.objects.filter(interval_ms__isnull=False).prefetch_related("mappings").order_by("id")
-    for spec in periodic:
-        if any(mapping.uploads for mapping in spec.mappings.all()):
-            specs[spec.pool_id].append(spec)
+    specs = {spec.pk: spec for spec in periodic if any(mapping.uploads for mapping in spec.mappings.all())}
+    if not specs:
+        return
     assigned = _assigned() if tenant_id is None else _assigned().filter(tenant_id=tenant_id)
-    assignments = list(assigned.filter(pool_id__in=list(specs)))
-    tenants = [assignment.tenant_id for assignment in assignments]
+    pairs = assigned.filter(pool__sync_specs__in=list(specs)).annotate(
+        spec_id=F("pool__sync_specs__id"),
+        began=Subquery(_saves("created_at").values("created_at")[:1]),
+        saved=Subquery(_saves("finished_at").succeeded().values("finished_at")[:1]),
+    )
+    for assignment in pairs.order_by("created_at", "spec_id"):
+        spec = specs[assignment.spec_id]
+        since = assignment.assigned_at or assignment.created_at
+        key = (assignment.tenant_id, assignment.generation, spec.pk)
+        share = zlib.crc32("\0".join(map(str, key)).encode()) / 2**32 * JITTER
+        due_at = later(assignment.began or since, (spec.interval_ms or 0) * (1 - share))
+        yield PeriodicSave(assignment, spec, due_at, assignment.saved or since)
+
+
+def _saves(since: str) -> SyncRunQuerySet:
+    """The saves of one assignment and one spec, for a query of such pairs; ``since`` is the column that orders them.
+
+    The index of the tenant ends at the claim. The spec is compared as an expression, because an index of the spec's
+    runs, which SQLite would take, passes those of all its tenants.
+    """
+    claimed_at = Coalesce(OuterRef("assigned_at"), OuterRef("created_at"))
     runs = SyncRun.objects.filter(
-        tenant_id__in=tenants, spec__interval_ms__isnull=False, direction=Direction.UPLOAD
-    ).values("tenant_id", "generation", "spec_id")
-    began = {_key(row): row["at"] for row in runs.annotate(at=Max("created_at"))}
-    succeeded = runs.filter(state=SyncRunState.SUCCEEDED)
-    saved = {_key(row): row["at"] for row in succeeded.annotate(at=Max("finished_at"))}
-    for assignment in assignments:
-        for spec in specs[assignment.pool_id]:
-            key = (assignment.tenant_id, assignment.generation, spec.pk)
-            since = assignment.assigned_at or assignment.created_at
-            share = zlib.crc32("\0".join(map(str, key)).encode()) / 2**32 * JITTER
-            due_at = later(began.get(key, since), (spec.interval_ms or 0) * (1 - share))
-            yield PeriodicSave(assignment, spec, due_at, saved.get(key, since))
-
-
-def _key(row: Mapping[str, object]) -> tuple[object, object, object]:
-    return row["tenant_id"], row["generation"], row["spec_id"]
+        **{"tenant_id": OuterRef("tenant_id"), f"{since}__gte": claimed_at},
+        generation=OuterRef("generation"), direction=Direction.UPLOAD,
+    )  # fmt: skip
+    of_spec = runs.annotate(of_spec=Concat("spec_id", Value(""))).filter(of_spec=OuterRef("spec_id"))
+    return of_spec.order_by(f"-{since}")
 
 
 def queue_periodic_saves() -> int:

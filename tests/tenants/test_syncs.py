@@ -7,6 +7,8 @@ from datetime import timedelta
 from uuid import uuid4
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from django_q.models import OrmQ
 
@@ -51,6 +53,48 @@ def test_a_beat_is_due_after_the_interval_and_not_again_while_it_runs(pool):
     assert syncs.queue_periodic_saves() == 0, "the next counts from the last, failed or not"
     finish(run, "succeeded", minutes=3)
     assert syncs.queue_periodic_saves() == 1
+
+
+def test_only_saves_of_this_claim_by_this_spec_count(pool):
+    held = make_held(pool, minutes=60)
+    one, two = (make_sync_spec(pool, interval_ms=MINUTE_MS) for _ in range(2))
+
+    def run(spec, minutes, *, state="succeeded", **over):
+        values = {"generation": held.generation, "direction": "upload", "trigger": "interval", **over}
+        finish(SyncRun.objects.create(spec=spec, tenant_id="alice", **values), state, minutes)
+
+    run(one, 30)
+    run(one, 20)
+    run(one, 10, state="failed")
+    run(one, 5, direction="download")
+    run(one, 4, generation=held.generation - 1)
+    run(two, 3)
+    make_held(pool, "bob", minutes=60)
+    ages = {
+        (beat.assignment.tenant_id, beat.spec.pk): round((timezone.now() - beat.unsaved_since) / timedelta(minutes=1))
+        for beat in syncs.periodic_saves()
+    }
+    assert ages == {("alice", one.pk): 20, ("alice", two.pk): 3, ("bob", one.pk): 60, ("bob", two.pk): 60}
+    due = {beat.spec.pk: beat.due_at for beat in syncs.periodic_saves("alice")}
+    assert due[one.pk] < timezone.now() - timedelta(minutes=8.9), "counted from the failed one, not from the last good"
+    assert due[one.pk] > timezone.now() - timedelta(minutes=9.2)
+
+
+def test_periodic_saves_read_few_runs_of_each_tenant(pool):
+    """Pages and the controller added up all runs of all assigned tenants, on every refresh and every second."""
+    make_sync_spec(pool, interval_ms=MINUTE_MS)
+    make_held(pool, minutes=5)
+    if connection.vendor == "postgresql":
+        pytest.skip("its plans depend on how many rows there are")
+    with CaptureQueriesContext(connection) as context:
+        list(syncs.periodic_saves())
+    sql = next(query["sql"] for query in context.captured_queries if "syncing_syncrun" in query["sql"])
+    with connection.cursor() as cursor:
+        cursor.execute(f"EXPLAIN QUERY PLAN {sql}")
+        plan = [row[3] for row in cursor.fetchall() if " U0 " in row[3]]
+    assert len(plan) == 2
+    assert "(tenant_id=? AND created_at>?)" in plan[0]
+    assert "(tenant_id=? AND state=? AND finished_at>?)" in plan[1]
 
 
 def test_hours_without_a_controller_cost_one_save_per_tenant_and_not_all_at_once(pool, settings):
