@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from datetime import timedelta
 
-from django.db.models import Count, F, Q, Window
-from django.db.models.functions import RowNumber
+from django.db.models import Count
 
 from boilerhouse.core import clock
-from tenants.models import Assignment
+from tenants.models import Assignment, AssignmentQuerySet
+from tenants.percentiles import percentile
 from tenants.states import Source
 
 LAST = timedelta(hours=1)
@@ -45,27 +46,25 @@ NO_CLAIMS = PoolClaims(0, 0)
 
 def by_pool() -> dict[str, PoolClaims]:
     """By pool id; pools without a claim are left out. Takes one query, however many pools and claims."""
-    rows = Assignment.objects.filter(assigned_at__gt=clock.now() - LAST, latency_ms__isnull=False)
-    ranked = rows.annotate(
-        among=Window(Count("pk"), partition_by="pool_id"),
-        cold=Window(Count("pk", filter=Q(source=Source.COLD)), partition_by="pool_id"),
-        rank=Window(RowNumber(), order_by=["latency_ms", "pk"], partition_by="pool_id"),
-    ).filter(rank=F("among") * 95 / 100 + 1)
-    times = ranked.values_list("pool_id", "among", "cold", "latency_ms")
-    return {pool_id: PoolClaims(count, cold, p95_ms) for pool_id, count, cold, p95_ms in times}
+    times: dict[str, Counter[int]] = defaultdict(Counter)
+    cold: Counter[str] = Counter()
+    rows = _of_last_hour().values_list("pool_id", "source", "latency_ms").annotate(number=Count("pk"))
+    for pool_id, source, ms, number in rows:
+        times[pool_id][ms] += number
+        cold[pool_id] += number if source == Source.COLD else 0
+    return {pk: PoolClaims(counts.total(), cold[pk], percentile(counts, 95)) for pk, counts in times.items()}
 
 
 def of_last_hour() -> ClaimTimes:
-    rows = Assignment.objects.filter(assigned_at__gt=clock.now() - LAST, latency_ms__isnull=False)
-    counted = rows.aggregate(
-        count=Count("pk"),
-        warm=Count("pk", filter=Q(source=Source.WARM)),
-        cold=Count("pk", filter=Q(source=Source.COLD)),
-    )
-    times = rows.order_by("latency_ms").values_list("latency_ms", flat=True)
+    counts: dict[str, Counter[int]] = defaultdict(Counter)
+    for source, ms, number in _of_last_hour().values_list("source", "latency_ms").annotate(number=Count("pk")):
+        counts[source][ms] += number
+    times = sum(counts.values(), Counter[int]())
+    return ClaimTimes(
+        count=times.total(), warm=counts[Source.WARM].total(), cold=counts[Source.COLD].total(),
+        p50_ms=percentile(times, 50), p99_ms=percentile(times, 99),
+    )  # fmt: skip
 
-    def percentile(percent: int) -> int | None:
-        position = min(counted["count"] - 1, counted["count"] * percent // 100)
-        return next(iter(times[position : position + 1]), None) if counted["count"] else None
 
-    return ClaimTimes(**counted, p50_ms=percentile(50), p99_ms=percentile(99))
+def _of_last_hour() -> AssignmentQuerySet:
+    return Assignment.objects.filter(assigned_at__gt=clock.now() - LAST, latency_ms__isnull=False).order_by()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -14,6 +13,7 @@ from boilerhouse.core import clock, deployment_settings
 from syncing.models import SyncRun
 from tenants.errors import OUTCOMES, ClaimAborted
 from tenants.models import Assignment
+from tenants.percentiles import percentile
 from tenants.states import Source
 
 WEEK = timedelta(days=7)
@@ -53,16 +53,6 @@ class Weeks:
     this: Week
     last: Week | None
     """None if nothing is known about it: the deployment or the pool is younger, or the rows are not kept so long."""
-
-
-def percentile(counts: Mapping[int, int], percent: int) -> int | None:
-    """The smallest value that at least ``percent`` of the counted values do not exceed; None without values."""
-    total, passed = sum(counts.values()), 0
-    for value in sorted(counts):
-        passed += counts[value]
-        if passed * 100 >= total * percent:
-            return value
-    return None
 
 
 def compare(pool_id: str = "") -> Weeks:

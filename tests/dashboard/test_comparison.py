@@ -15,6 +15,7 @@ from pools.models import Pool
 from syncing.models import SyncRun
 from tenants import weeks
 from tenants.models import Assignment
+from tenants.percentiles import percentile
 from tests.make import make_assignment, make_pool, make_sync_spec
 from tests.pages import text_of
 
@@ -112,7 +113,7 @@ def test_weeks_without_claims_say_so():
     [({}, 95, None), ({7: 1}, 95, 7), ({1: 95, 9: 5}, 95, 1), ({1: 94, 9: 6}, 95, 9), ({5: 2, 3: 2}, 50, 3)],
 )
 def test_a_percentile_is_a_value_that_occurred(counts, percent, value):
-    assert weeks.percentile(counts, percent) == value
+    assert percentile(counts, percent) == value
 
 
 def test_the_figures_are_read_once_a_minute(django_assert_num_queries):
