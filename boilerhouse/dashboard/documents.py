@@ -23,7 +23,7 @@ from rest_framework import serializers
 from boilerhouse.api.parsers import check_body
 from boilerhouse.core.errors import BoilerhouseError, FieldError, Invalid
 from boilerhouse.core.quantities import KINDS
-from boilerhouse.dashboard import cures
+from boilerhouse.dashboard import cures, json_lines
 from boilerhouse.dashboard.conflicts import Conflict, combined, compare
 from boilerhouse.dashboard.forms import as_json
 from boilerhouse.web.problems import field_errors
@@ -243,10 +243,22 @@ class Document:
         """Errors for the editor: JSON of (pointer, message)."""
         return json.dumps([(error.pointer, error.detail) for error in self.errors])
 
+    def line_of(self, error: FieldError) -> int | None:
+        """The line of the JSON editor to which the error belongs; None in the form, and for text that is no JSON."""
+        is_placed = self.tab == "json" and error.pointer and error.code != "malformed"
+        return json_lines.line_of(self.text, error.pointer) if is_placed else None
+
+    @property
+    def in_lines(self) -> list[tuple[FieldError, int | None]]:
+        """The errors of the JSON editor with their lines, first line first."""
+        return sorted(((error, self.line_of(error)) for error in self.errors), key=lambda pair: pair[1] or 0)
+
     @property
     def noted(self) -> list[tuple[FieldError, str, str]]:
-        """Errors, each with the slug and the label of its field in the form; both are empty if there is none."""
-        sections = self.shown() if self.tab == "form" else []
+        """The form's errors, each with the slug and the label of its field; both are empty if there is none."""
+        if self.tab != "form":
+            return []
+        sections = self.shown()
         places = [_place(sections, error) for error in self.errors]
         return [
             (error, place.slug if place else "", place.name if place else "")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 import re
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import Group, User
 
+from boilerhouse.core import deployment_settings
 from boilerhouse.core.errors import FieldError
 from boilerhouse.dashboard import conflicts, cures
 from pools.api.serializers import WorkloadInput, render_pool
@@ -18,7 +18,7 @@ from pools.services import find_pool
 from syncing.models import SyncSpec
 from tests.forms import form_of
 from tests.make import make_pool, make_sync_spec, make_workload
-from tests.pages import text_of
+from tests.pages import plain
 
 DRF = ("Ensure this", "A valid integer", "This field", "Must not exceed", "valid choice")
 """The beginnings of texts that are for programs."""
@@ -35,11 +35,6 @@ def member(client, name: str) -> Any:
 @pytest.fixture
 def olga(client, db, data_dir):
     return member(client, "olga")
-
-
-def plain(answer: Any) -> str:
-    """The text of the page without its tags."""
-    return " ".join(re.sub(r"<[^>]+>", "", html.unescape(text_of(answer))).split())
 
 
 def pool_form_of(page: str) -> dict[str, str]:
@@ -218,3 +213,29 @@ def test_cures_take_their_limits_from_the_validator():
     assert cures.field_at(WorkloadInput(), "/ports/0/containerPort") is not None
     assert cures.field_at(WorkloadInput(), "/nowhere/else") is None
     assert cures.without({"a": [{"b": 1, "c": 2}]}, ["/a/0/b"]) == {"a": [{"c": 2}]}
+
+
+@pytest.mark.parametrize("keeps", ["mine", "theirs"])
+def test_two_editors_of_the_settings_lose_nothing(client, data_dir, db, keeps):
+    """The second was told to reload the page, and lost what was typed."""
+    ada = User.objects.create_superuser("ada")
+    client.force_login(ada)
+    path = "/settings/deployment/"
+    mine = form_of(client.get(path).content.decode())
+    client.force_login(User.objects.create_superuser("otto"))
+    theirs = form_of(client.get(path).content.decode())
+    assert edit(client, path, theirs, **{"/variables": "HUB=theirs\nOWN=otto"}).status_code == 303
+    client.force_login(ada)
+    answer = edit(client, path, mine, **{"/variables": "HUB=mine"})
+    assert answer.status_code == 409
+    page = plain(answer)
+    assert "otto saved a change" in page
+    assert "HUB=mine" in page
+    data = form_of(answer.content.decode())
+    data["do"] = f"keep:{keeps}"
+    answer = client.post(path, data)
+    assert answer.status_code == 200
+    data = form_of(answer.content.decode())
+    data["do"] = "save"
+    assert client.post(path, data).status_code == 303
+    assert deployment_settings.current().variables == {"HUB": keeps, "OWN": "otto"}

@@ -19,7 +19,7 @@ from boilerhouse.controller import retention
 from boilerhouse.core import deployment_settings
 from boilerhouse.core.errors import Conflict, Invalid, PreconditionFailed
 from boilerhouse.core.models import Deployment, FailingStep, Process, Role
-from boilerhouse.dashboard import consequences, questions
+from boilerhouse.dashboard import conflicts, consequences, questions
 from boilerhouse.dashboard.access import action, form_page, page
 from boilerhouse.dashboard.documents import Document
 from boilerhouse.dashboard.forms import ApiForm, check_version, version_of
@@ -133,8 +133,8 @@ def delete_credential(request: HttpRequest, credential_id: str) -> str:
     return f"Credential {credential_id} deleted."
 
 
-def _deployment_page(request: HttpRequest, document: Document, mark: str) -> HttpResponse:
-    context = {"section": "deployment", "document": document, "seen": mark, "network": host.network_name()}
+def _deployment_page(request: HttpRequest, document: Document, mark: str, **more: Any) -> HttpResponse:
+    context = {"section": "deployment", "document": document, "seen": mark, "network": host.network_name(), **more}
     return render(request, "pages/deployment.html", context, status=document.status)
 
 
@@ -149,6 +149,10 @@ def _deployment(request: HttpRequest) -> HttpResponse:
 def _save_deployment(request: HttpRequest) -> HttpResponse:
     mark = request.POST.get("seen", "")
     document = Document.posted(request.POST, sections.sections)
+    if (keeps_mine := conflicts.wish(request)) is not None:
+        theirs = render_settings(deployment_settings.current())
+        document.combine(theirs, keeps_mine=keeps_mine)
+        return _deployment_page(request, document, version_of(theirs), is_combined=True)
     body = document.read(SettingsInput) if document.do == "save" else None
     if body is not None:
         submitted = body.to_settings()
@@ -156,7 +160,10 @@ def _save_deployment(request: HttpRequest) -> HttpResponse:
             return questions.show(request, question, origin=request.path)
         try:
             deployment_settings.replace(submitted, lambda locked: check_version(mark, render_settings(locked)))
-        except (Invalid, PreconditionFailed) as error:
+        except PreconditionFailed:
+            theirs = render_settings(deployment_settings.current())
+            document.meet(theirs, *conflicts.last_change("settings", "settings"))
+        except Invalid as error:
             document.add(error)
         else:
             messages.success(request, "Settings saved. Running containers are not changed.")
