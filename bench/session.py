@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench import burst, crud, fan_out, pages, periodic, refill, rest, scale, state, tables, transfers
+from bench import burst, commands, crud, fan_out, pages, periodic, refill, rest, scale, state, tables, transfers
 from bench.server import Server, running
 
 ORDER = [
@@ -25,6 +25,7 @@ ORDER = [
     "state",
     "periodic",
     "transfers",
+    "commands",
     "crud",
     "events",
     "pages",
@@ -57,6 +58,8 @@ def measure(server: Server, group: str, found: dict[str, Any], *, quick: bool, i
             return burst.half_rate(server, statistics.median(measured["perSecond"]) if measured else REFILL_PER_S)
         case "state":
             return state.measure(server, quick=quick)
+        case "commands":
+            return commands.measure(server, quick=quick)
         case "crud":
             return crud.measure(server, all_of_it=is_default)
         case "tables":

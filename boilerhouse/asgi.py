@@ -26,6 +26,7 @@ from boilerhouse.web.base_path import BelowBasePath
 from boilerhouse.web.handshakes import OverTls
 from pools import schemas
 from syncing import sinks
+from tenants.api.command_socket import CommandSocket
 
 processes.describe("web")
 threading.Thread(target=processes.current, name="register", daemon=True).start()
@@ -35,6 +36,8 @@ assert get_resolver().url_patterns  # load every view now, not in the first requ
 sockets = URLRouter(
     [
         path("ws/events", EventSocket(following)),  # type: ignore[arg-type]  # authenticates keys itself
+        re_path(r"^ws/tenants/(?P<tenant_id>[^/]+)/commands/(?P<command_id>[0-9a-f]{32})$", CommandSocket()),  # type: ignore[arg-type]
+        re_path(r"^ws/containers/(?P<container_id>[^/]+)/commands/(?P<command_id>[0-9a-f]{32})$", CommandSocket()),  # type: ignore[arg-type]
         path("ws/terminal/<uuid:container_id>", TerminalSocket()),  # type: ignore[arg-type]
         re_path("", WebsocketDenier.as_asgi()),
     ]

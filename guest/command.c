@@ -131,6 +131,7 @@ int start_command(struct command *command, const struct request *request, char *
     close_all(&ends);
     return error;
   }
-  *command = (struct command){pid, ends.ours[0], ends.ours[1], ends.ours[2], request->is_terminal};
+  *command = (struct command){.pid = pid, .input = ends.ours[0], .output = ends.ours[1], .errors = ends.ours[2],
+                              .is_terminal = request->is_terminal, .children = command->children};
   return 0;
 }

@@ -4,6 +4,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/resource.h>
 #include <sys/types.h>
 
 enum {
@@ -53,6 +54,10 @@ struct request {
   int wants_input, is_terminal;
   uint16_t rows, columns;
   int64_t timeout_ms; /* 0: none */
+  uint8_t *id;        /* of a command that is kept (kept.h); NULL: it ends with its connection */
+  int is_silent;      /* the connection that starts it gets none of its output */
+  uint8_t *note;
+  size_t note_length;
 };
 /* 0, or an errno. The strings are copies. */
 int parse_request(struct request *request, const uint8_t *payload, size_t length);
@@ -62,15 +67,29 @@ struct command {
   pid_t pid;
   int input, output, errors; /* -1: none, or closed */
   int is_terminal;
+  int children; /* readable when a child has ended */
+  int has_ended, status, is_late;
+  struct rusage used;
 };
 /* 0, or an errno with *stage. The command runs with the standard signal handling in a session of its own. */
 int start_command(struct command *command, const struct request *request, char *stage);
 void set_window(const struct command *command, uint16_t rows, uint16_t columns);
 void restore_signals(void);
 
+/* tree.c */
+int watch_children(void);
+void reap_children(struct command *command);
+void kill_tree(struct command *command); /* the command and all its descendants, for at most KILL_MS */
+enum { END_BYTES = 10 };
+struct end {
+  uint32_t code, cpu_ms;
+  uint8_t signal, is_late;
+};
+struct end end_of(const struct command *command);
+void put_end(uint8_t to[END_BYTES], const struct end *end);
+
 /* session.c */
 void serve(int connection) __attribute__((noreturn));
-int watch_children(void); /* a descriptor that is readable when a child has ended */
 
 /* Serves a connection from its first frame on, which is the first in the input and whole. Does not return. */
 typedef void handler(int connection, struct input *input);

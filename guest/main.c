@@ -2,6 +2,7 @@
    connection: a session of its own does, so that no request can end the container. */
 #define _GNU_SOURCE
 #include "guest.h"
+#include "kept.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -17,7 +18,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-static pid_t sessions[MAX_SESSIONS];
 static char first_directory[4096];
 const char *working_directory = "/";
 
@@ -56,12 +56,6 @@ static pid_t start_main(char **command) {
   _exit(error == ENOENT || error == ENOTDIR ? 127 : 126);
 }
 
-static pid_t *free_slot(void) {
-  for (int at = 0; at < MAX_SESSIONS; at++)
-    if (!sessions[at]) return &sessions[at];
-  return NULL;
-}
-
 static void accept_one(int listener, int signals) {
   int connection = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
   if (connection < 0) return;
@@ -69,18 +63,21 @@ static void accept_one(int listener, int signals) {
   socklen_t size = sizeof peer;
   getsockopt(connection, SOL_SOCKET, SO_PEERCRED, &peer, &size);
   if (peer.pid == 0) { /* from outside of this namespace of processes */
-    pid_t *slot = free_slot();
-    if (!slot) {
+    int control, slot = take_slot(&control);
+    if (slot < 0) {
       refuse(connection, AT_LIMIT, EBUSY);
     } else {
       pid_t pid = fork();
       if (pid == 0) {
         close(listener);
         close(signals);
+        own_slot = slot;
+        own_control = control;
         serve(connection);
       }
       if (pid < 0) refuse(connection, AT_FORK, errno);
-      *slot = pid > 0 ? pid : 0;
+      name_session(slot, pid);
+      if (control >= 0) close(control);
     }
   }
   close(connection);
@@ -92,8 +89,7 @@ static int reap(pid_t main_process) {
   pid_t pid;
   while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
     if (pid == main_process) ended = status;
-    for (int at = 0; at < MAX_SESSIONS; at++)
-      if (sessions[at] == pid) sessions[at] = 0;
+    forget_session(pid);
   }
   return ended;
 }
@@ -114,6 +110,7 @@ static int run(const char *path, char **command) {
   int signals = signalfd(-1, &handled, SFD_CLOEXEC | SFD_NONBLOCK);
   if (signals < 0) return fail("signalfd"), 125;
   if (getcwd(first_directory, sizeof first_directory)) working_directory = first_directory;
+  make_slots();
   int listener = path ? listen_at(path) : -1;
   if (path && listener < 0) fail("the guest agent serves nothing"); /* the host then uses the engine */
   pid_t main_process = start_main(command);

@@ -1,4 +1,5 @@
 #include "guest.h"
+#include "kept.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -13,6 +14,12 @@ static char *copy_text(const uint8_t *bytes, size_t length) {
   memcpy(text, bytes, length);
   text[length] = 0;
   return text;
+}
+
+static uint8_t *copy_bytes(const uint8_t *bytes, size_t length) {
+  uint8_t *copy = malloc(length + 1);
+  if (copy) memcpy(copy, bytes, length);
+  return copy;
 }
 
 static int append(char ***list, size_t *count, const uint8_t *bytes, size_t length) {
@@ -43,6 +50,16 @@ int parse_request(struct request *request, const uint8_t *payload, size_t length
       case 'd':
         request->directory = copy_text(bytes, size);
         if (!request->directory) error = EINVAL;
+        break;
+      case 'k': /* its id, and whether the connection gets none of its output */
+        if (size != ID_BYTES + 1) return EINVAL;
+        if (!(request->id = copy_bytes(bytes, ID_BYTES))) return ENOMEM;
+        request->is_silent = bytes[ID_BYTES] != 0;
+        break;
+      case 'n':
+        if (size > NOTE_BYTES) return EINVAL;
+        if (!(request->note = copy_bytes(bytes, size))) return ENOMEM;
+        request->note_length = size;
         break;
       case 'i': request->wants_input = 1; break;
       case 'o':

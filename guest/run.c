@@ -1,72 +1,29 @@
 /* A command that lives as long as its connection: the host gets its output and its end. */
 #define _GNU_SOURCE
 #include "guest.h"
+#include "kept.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
-#include <sys/signalfd.h>
 #include <sys/socket.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 struct session {
-  int connection, children;
+  int connection;
   struct input input;
   uint8_t output[5 + MAX_CHUNK]; /* one frame on its way to the host */
   size_t at, until;
   struct command command;
   const uint8_t *typed; /* of the first frame of input: what the command has not read */
   size_t typed_left;
-  int has_ended, status, is_late;
   int64_t deadline; /* 0: none */
-  struct rusage used;
 };
 
-static void reap(struct session *session) {
-  struct signalfd_siginfo info;
-  struct rusage used;
-  int status;
-  pid_t pid;
-  while (read(session->children, &info, sizeof info) > 0) continue;
-  while ((pid = wait4(-1, &status, WNOHANG, &used)) > 0) {
-    if (pid != session->command.pid) continue;
-    session->has_ended = 1;
-    session->status = status;
-    session->used = used;
-  }
-}
-
-static void signal_children(int number) {
-  FILE *list = fopen("/proc/thread-self/children", "re");
-  if (!list) return;
-  int pid;
-  while (fscanf(list, "%d", &pid) == 1) kill(pid, number);
-  fclose(list);
-}
-
-/* A session is the subreaper of its command: what loses its parent becomes a child of the session. */
-static void kill_descendants(struct session *session) {
-  int64_t until = now_ms() + KILL_MS;
-  if (!session->has_ended) kill(-session->command.pid, SIGKILL);
-  do {
-    signal_children(SIGSTOP); /* none of these starts another one meanwhile */
-    signal_children(SIGKILL);
-    reap(session);
-    siginfo_t info;
-    if (waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) < 0 && errno == ECHILD) return;
-    poll(&(struct pollfd){session->children, POLLIN, 0}, 1, 10);
-  } while (now_ms() < until);
-}
-
 static void hang_up(struct session *session) {
-  kill_descendants(session);
+  kill_tree(&session->command);
   _exit(0);
 }
 
@@ -140,7 +97,7 @@ static void obey(struct session *session) {
       continue;
     }
     if (type == FRAME_INPUT_END) close_input(session);
-    if (type == FRAME_SIGNAL && length == 1 && !session->has_ended) kill(-session->command.pid, payload[0]);
+    if (type == FRAME_SIGNAL && length == 1 && !session->command.has_ended) kill(-session->command.pid, payload[0]);
     if (type == FRAME_WINDOW && length == 4)
       set_window(&session->command, (uint16_t)(payload[0] << 8 | payload[1]), (uint16_t)(payload[2] << 8 | payload[3]));
     drop_frame(&session->input);
@@ -163,17 +120,11 @@ static void send_all(struct session *session) {
 }
 
 static void report_end(struct session *session) {
-  uint8_t payload[10];
-  int status = session->status, by = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
-  put_u32(payload, (uint32_t)(by ? 128 + by : WEXITSTATUS(status)));
-  payload[4] = (uint8_t)by;
-  payload[5] = (uint8_t)session->is_late;
-  struct timeval user = session->used.ru_utime, system = session->used.ru_stime;
-  put_u32(payload + 6, (uint32_t)((user.tv_sec + system.tv_sec) * 1000 + (user.tv_usec + system.tv_usec) / 1000));
-  memcpy(session->output + 5, payload, sizeof payload);
+  struct end end = end_of(&session->command);
+  put_end(session->output + 5, &end);
   session->output[0] = FRAME_EXIT;
-  put_u32(session->output + 1, sizeof payload);
-  session->until = 5 + sizeof payload;
+  put_u32(session->output + 1, END_BYTES);
+  session->until = 5 + END_BYTES;
   send_all(session);
 }
 
@@ -200,16 +151,16 @@ static void go_on(struct session *session) {
   const struct command *command = &session->command;
   struct pollfd ends[5] = {
       {session->connection, (short)((session->input.used < MAX_FRAME ? POLLIN : 0) | (is_free ? 0 : POLLOUT)), 0},
-      {session->children, POLLIN, 0},
+      {session->command.children, POLLIN, 0},
       {is_free ? command->output : -1, POLLIN, 0},
       {is_free ? command->errors : -1, POLLIN, 0},
       {session->typed_left ? command->input : -1, POLLOUT, 0},
   };
   if (poll(ends, 5, wait_ms(session)) < 0 && errno != EINTR) hang_up(session);
   if (session->deadline && now_ms() >= session->deadline) {
-    session->is_late = 1;
-    kill_descendants(session);
-    session->has_ended = 1;
+    session->command.is_late = 1;
+    kill_tree(&session->command);
+    session->command.has_ended = 1;
     return;
   }
   if (ends[0].revents & POLLOUT) flush_output(session);
@@ -217,7 +168,7 @@ static void go_on(struct session *session) {
   if (ends[4].revents) type_on(session), obey(session);
   if (!session->until && ends[2].revents) take_output(session, &session->command.output, FRAME_STDOUT);
   if (!session->until && ends[3].revents) take_output(session, &session->command.errors, FRAME_STDERR);
-  if (ends[1].revents) reap(session);
+  if (ends[1].revents) reap_children(&session->command);
 }
 
 void serve_run(int connection, struct input *input) {
@@ -228,11 +179,11 @@ void serve_run(int connection, struct input *input) {
   size_t length;
   session.connection = connection;
   session.input = *input;
-  session.command = (struct command){-1, -1, -1, -1, 0};
-  session.children = watch_children();
+  session.command.children = watch_children();
   next_frame(&session.input, &type, &payload, &length);
   int error = parse_request(&request, payload, length);
   drop_frame(&session.input);
+  if (!error && request.id) keep(connection, &session.input, &request);
   if (!error) error = start_command(&session.command, &request, &stage);
   if (error) {
     refuse(connection, stage, error);
@@ -240,7 +191,7 @@ void serve_run(int connection, struct input *input) {
   }
   if (request.timeout_ms) session.deadline = now_ms() + request.timeout_ms;
   obey(&session);
-  while (!session.has_ended) go_on(&session);
+  while (!session.command.has_ended) go_on(&session);
   drain(&session);
   report_end(&session);
   _exit(0);

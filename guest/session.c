@@ -1,12 +1,11 @@
 /* One connection of the host: it makes one request, which the handler of its type serves. */
 #define _GNU_SOURCE
 #include "guest.h"
+#include "kept.h"
 
 #include <errno.h>
 #include <poll.h>
-#include <signal.h>
 #include <sys/prctl.h>
-#include <sys/signalfd.h>
 #include <unistd.h>
 
 static const struct {
@@ -14,17 +13,10 @@ static const struct {
   handler *serve;
 } handlers[] = {
     {FRAME_RUN, serve_run},
+    {FRAME_ATTACH, serve_attach},
+    {FRAME_LIST, serve_list},
     {FRAME_FILES, serve_files},
 };
-
-int watch_children(void) {
-  sigset_t child;
-  sigemptyset(&child);
-  sigaddset(&child, SIGCHLD);
-  int children = signalfd(-1, &child, SFD_CLOEXEC | SFD_NONBLOCK);
-  if (children < 0) _exit(0);
-  return children;
-}
 
 /* The type of the first frame, which stays in the input; a connection that sends none in time ends. */
 static char await_request(int connection, struct input *input) {

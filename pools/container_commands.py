@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from uuid import UUID
 
 import structlog
 
 from pools import errors, guest
+from pools.guest import kept
 from pools.guest.connections import NoAgent
 from pools.host.identity import runtime_name
 from pools.runtime import get_runtime
@@ -26,16 +29,63 @@ def run(
 
     Raises as ``ContainerRuntime.exec``, and CommandLost if the connection to the guest agent breaks in the middle.
     """
-    name = runtime_name(container_id)
     try:
         return guest.run(container_id, command, timeout_ms, stdin, limit_bytes)
     except NoAgent as error:
         log.debug("command goes by the engine", container=str(container_id), detail=str(error))
     except errors.CommandLost:
-        if _has_ended(name):
+        if _has_ended(runtime_name(container_id)):
             raise errors.NotRunning("The container ended while the command ran.") from None
         raise
-    return get_runtime().exec(name, command, timeout_ms, stdin=stdin, limit_bytes=limit_bytes)
+    return run_by_engine(container_id, command, timeout_ms, stdin, limit_bytes)
+
+
+def run_by_engine(
+    container_id: UUID,
+    command: tuple[str, ...],
+    timeout_ms: int,
+    stdin: bytes | None = None,
+    limit_bytes: int = 1 << 20,
+) -> Executed:
+    """The same without the guest agent."""
+    return get_runtime().exec(runtime_name(container_id), command, timeout_ms, stdin=stdin, limit_bytes=limit_bytes)
+
+
+def start(
+    container_id: UUID, command_id: str, wanted: kept.Wanted, *, is_silent: bool, stdin: bytes | None = None
+) -> kept.Kept:
+    """Start a command that outlives this connection, as ``kept.start``. Raises NotRunning too."""
+    with _explained(container_id):
+        return kept.start(container_id, command_id, wanted, is_silent=is_silent, stdin=stdin)
+
+
+def attach(container_id: UUID, command_id: str, after: int = 0, *, is_silent: bool) -> kept.Kept:
+    """Come back to such a command. Raises CommandNotFound, NeedsAgent, NotRunning, TooManyKept, CommandLost."""
+    with _explained(container_id):
+        try:
+            return kept.attach(container_id, command_id, after, is_silent=is_silent)
+        except NoAgent as error:
+            raise errors.NeedsAgent from error
+
+
+def started(container_id: UUID) -> list[kept.Entry]:
+    """Those that run, or ended recently, newest first. Raises NeedsAgent, NotRunning, CommandLost."""
+    with _explained(container_id):
+        try:
+            return kept.entries(container_id)
+        except NoAgent as error:
+            raise errors.NeedsAgent from error
+
+
+@contextmanager
+def _explained(container_id: UUID) -> Iterator[None]:
+    """Raise NotRunning where that is why the agent did not answer."""
+    try:
+        yield
+    except (errors.CommandLost, errors.NeedsAgent):
+        if _has_ended(runtime_name(container_id)):
+            raise errors.NotRunning from None
+        raise
 
 
 def _has_ended(name: str) -> bool:

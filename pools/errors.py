@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from boilerhouse.core.errors import BoilerhouseError, Conflict, Failed, NotFound, TimedOut, Unavailable
+from boilerhouse.core.errors import BoilerhouseError, Conflict, Failed, NotFound, TimedOut, TooMany, Unavailable
 
 
 class WorkloadNotFound(NotFound):
@@ -239,6 +239,36 @@ class CommandLost(EngineFailure):
     """The command's connection broke before it ended. Whether it ran to its end is unknown."""
 
     code = "command_lost"
+
+
+class CommandNotFound(NotFound):
+    """No such command in this container: it never was, or it ended more than ten minutes ago."""
+
+    code = "command_not_found"
+
+
+class NeedsAgent(Conflict):
+    """This container has no guest agent that can do this; without one, only commands that are waited for run."""
+
+    code = "needs_guest_agent"
+
+
+class TooManyKept(TooMany):
+    """The maximum number of commands runs in this container, or of connections to one. Wait for one to end."""
+
+    code = "too_many_commands"
+
+
+class InputClosed(Conflict):
+    """The command's input is closed."""
+
+    code = "input_closed"
+
+
+class CommandEnded(Conflict):
+    """The command has ended."""
+
+    code = "command_ended"
 
 
 class ExecTimedOut(TimedOut):

@@ -78,6 +78,10 @@ class Commands:
     """Commands in a container: by its guest agent, else by the engine."""
 
     run = staticmethod(container_commands.run)
+    run_by_engine = staticmethod(container_commands.run_by_engine)
+    start = staticmethod(container_commands.start)
+    attach = staticmethod(container_commands.attach)
+    started = staticmethod(container_commands.started)
     open_terminal = staticmethod(container_commands.open_terminal)
 
 

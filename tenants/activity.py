@@ -50,7 +50,7 @@ def run(container_id: UUID, command: tuple[str, ...], timeout_ms: int, stdin: by
     Raises NotClaimed, Releasing, TooManyCommands, NotRunning, EngineUnavailable, ExecTimedOut, OtherNode.
     """
     row = claimed(container_id)
-    with _one_more(container_id):
+    with one_more(container_id):
         return _run(row, container_id, command, timeout_ms, stdin)
 
 
@@ -71,7 +71,7 @@ def _run(
 
 
 @contextmanager
-def _one_more(container_id: UUID) -> Iterator[None]:
+def one_more(container_id: UUID) -> Iterator[None]:
     """Count a command of the container while it runs: one tenant's commands must not use all threads (P14)."""
     with _counting:
         if _commands[container_id] >= settings.BOILERHOUSE_EXEC_PARALLEL:
@@ -113,6 +113,7 @@ def is_claimed(container_id: UUID) -> bool:
 
 
 def claimed(container_id: UUID) -> Assignment:
+    """The assignment of a container of this node that a tenant uses. Raises NotClaimed, Releasing, OtherNode."""
     assignments = Assignment.objects.select_related("container").filter(container_ref=container_id)
     row = assignments.filter(state=AssignmentState.ASSIGNED).first()
     if row is None:

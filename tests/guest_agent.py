@@ -11,9 +11,11 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
 from boilerhouse.process import pids
-from pools.guest import connections, paths
+from pools.guest import connections, paths, sealing
 
 AGENT = Path(__file__).resolve().parents[1] / "guest" / "build" / "agent"
 
@@ -21,7 +23,8 @@ AGENT = Path(__file__).resolve().parents[1] / "guest" / "build" / "agent"
 class Agent:
     """The agent as process 1, as root of this machine but in namespaces of processes and mounts of its own."""
 
-    def __init__(self, directory: Path, *command: str) -> None:
+    def __init__(self, directory: Path, *command: str, program: Path = AGENT) -> None:
+        self._program = program
         self.directory, self._command = directory, command or ("sleep", "1000")
         self._errors = directory.with_suffix(".errors")
 
@@ -29,7 +32,7 @@ class Agent:
         self.directory.mkdir()
         with self._errors.open("wb") as errors:
             self._unshare = subprocess.Popen(
-                ["unshare", "--fork", "--pid", "--mount-proc", "--kill-child", AGENT, "init",
+                ["unshare", "--fork", "--pid", "--mount-proc", "--kill-child", self._program, "init",
                  self.directory / paths.SOCKET, "--", *self._command],
                 stdout=subprocess.DEVNULL, stderr=errors,
             )  # fmt: skip
@@ -88,6 +91,16 @@ class Agent:
         for process in found:
             os.kill(process, signal.SIGKILL)
         return True
+
+
+@contextlib.contextmanager
+def sealed_agent(directory: Path, monkeypatch: Any, program: Path = AGENT) -> Iterator[Agent]:
+    """An agent that serves every container of this process."""
+    with Agent(directory, program=program) as agent:
+        monkeypatch.setattr(connections, "run_dir", lambda _: agent.directory)
+        monkeypatch.setattr(sealing, "run_dir", lambda _: agent.directory)
+        assert sealing.seal(uuid4(), agent.process_1())
+        yield agent
 
 
 @contextlib.contextmanager

@@ -65,9 +65,9 @@ class EventSocket:
         if (header := headers.get(b"authorization")) is not None:
             if pause := pauses.of(header.decode("latin-1"), time.monotonic()):
                 if (await receive())["type"] == "websocket.connect":
-                    await _refuse(send, BUSY, TOO_OFTEN, refusals.key(pause.key_id))
+                    await refuse(send, BUSY, TOO_OFTEN, refusals.key(pause.key_id))
                 return
-            scope = {**scope, "boilerhouse.key": await database_sync_to_async(_key)(header)}
+            scope = {**scope, "boilerhouse.key": await database_sync_to_async(bearer_key)(header)}
             await self._serve(scope, receive, send)
         elif b"origin" in headers:
             await self._with_session(scope, receive, send)
@@ -83,10 +83,10 @@ class EventSocket:
                 raise Refused(BUSY, TOO_OFTEN)
             hold = budgets.streams.enter(*_owners(scope, key))
         except Refused as refusal:
-            await _refuse(send, refusal.code, refusal.detail, _whom(scope, refusal.code))
+            await refuse(send, refusal.code, refusal.detail, _whom(scope, refusal.code))
             return
         except BoilerhouseError as error:
-            await _refuse(send, BUSY, error.detail, _whom(scope, BUSY))
+            await refuse(send, BUSY, error.detail, _whom(scope, BUSY))
             return
         connections.vouch_for(scope)
         with hold:
@@ -96,7 +96,7 @@ class EventSocket:
             leaves = self._listen(scope, writer, receive) if key is None else _disconnect(receive)
             await serve(self._follow(scope, writer, send, (after, opened_at), filter_, key), leaves)
         if shutdown.begun.is_set:
-            await _close(send, RESTARTING, "This process is stopping; connect again.")
+            await close(send, RESTARTING, "This process is stopping; connect again.")
 
     async def _listen(self, scope: Any, writer: Writer, receive: Any) -> None:
         """Until the page leaves."""
@@ -128,18 +128,19 @@ class EventSocket:
                     if key is None and now - checked >= SESSION_CHECK_EVERY_S:
                         checked = now
                         if not await database_sync_to_async(_is_signed_in)(scope):
-                            await _close(send, UNAUTHENTICATED, "You have signed out.")
+                            await close(send, UNAUTHENTICATED, "You have signed out.")
                             return
                     if sent is not None:
                         await writer.write({"type": "websocket.send", "text": sent.text})
         except Revoked:
-            await _close(send, UNAUTHENTICATED, "This key was revoked or has expired.")
+            await close(send, UNAUTHENTICATED, "This key was revoked or has expired.")
         except Stalled:
             log.warning("slow reader dropped", reader=key.name if key else "session")
-            await _close(send, SLOW, "The client reads too slowly; connect again with ?after= and the last id.")
+            await close(send, SLOW, "The client reads too slowly; connect again with ?after= and the last id.")
 
 
-def _key(header: bytes) -> ApiKey | None:
+def bearer_key(header: bytes) -> ApiKey | None:
+    """The valid key of an ``Authorization`` header."""
     scheme, _, key = header.decode("latin-1").partition(" ")
     return find_key(key.strip()) if scheme.lower() == "bearer" else None
 
@@ -195,14 +196,14 @@ def _whom(scope: Any, code: int) -> refusals.Refused | None:
     return refusals.address(scope) if code in (BUSY, UNAUTHENTICATED) else None
 
 
-async def _refuse(send: Any, code: int, detail: str, of: refusals.Refused | None) -> None:
+async def refuse(send: Any, code: int, detail: str, of: refusals.Refused | None) -> None:
     """Close the socket with one of our codes, which requires that it has been accepted."""
     if of:
         await refusals.moment(of)
     await send({"type": "websocket.accept"})
-    await _close(send, code, detail)
+    await close(send, code, detail)
 
 
-async def _close(send: Any, code: int, detail: str) -> None:
+async def close(send: Any, code: int, detail: str) -> None:
     await send({"type": "websocket.send", "text": json.dumps({"type": "error", "code": code, "detail": detail})})
     await send({"type": "websocket.close", "code": code, "reason": detail})

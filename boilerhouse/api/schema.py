@@ -94,6 +94,7 @@ NOT_FOUND = {
     "registry_credential_id": "registry_credential_not_found",
     "key_id": "api_key_not_found",
     "backup_id": "backup_not_found",
+    "command_id": "command_not_found",
     "notification_id": "notification_not_found",
     "delivery_id": "delivery_not_found",
     "tenant_id": "not_found",

@@ -93,6 +93,8 @@ LINKS = {
     "createApiKey": {"keyId": "$response.body#/id"},
     "claimContainer": {"tenantId": "$request.path.tenantId", "containerId": "$response.body#/containerId"},
     "listContainers": {"containerId": "$response.body#/items/0/id"},
+    "runCommandForTenant": {"tenantId": "$request.path.tenantId", "commandId": "$response.body#/commandId"},
+    "runCommandInContainer": {"containerId": "$request.path.containerId", "commandId": "$response.body#/commandId"},
     "syncTenant": {"runId": "$response.body#/runs/0/id"},
     "listTenantBackups": {"tenantId": "$request.path.tenantId", "backupId": "$response.body#/items/0/id"},
 }

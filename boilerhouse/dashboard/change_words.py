@@ -30,6 +30,8 @@ VERBS = {
     "invite": "invited", "start": "started", "stop": "stopped", "restart": "restarted", "roll_back": "rolled back",
 }  # fmt: skip
 ACTIONS = {
+    "container.command": "Command started in container",
+    "container.command_signal": "Signal sent to a command in container",
     "container.exec": "Command run in container",
     "container.file_directory": "Directory made in container",
     "container.file_link": "Link to a file signed in container",

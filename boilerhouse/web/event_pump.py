@@ -42,7 +42,8 @@ class Pump:
                 self._thread.start()
         return lambda: self._subscribers.discard(callback)
 
-    def _pulse(self) -> None:
+    def pulse(self) -> None:
+        """Call every subscriber now: something that is in no row has changed."""
         for callback in list(self._subscribers):
             try:
                 callback()
@@ -59,7 +60,7 @@ class Pump:
                 log.warning("event pump reconnects", error=type(error).__name__, detail=str(error)[:200])
             with contextlib.suppress(Exception):
                 connection.close()
-            self._pulse()
+            self.pulse()
             time.sleep(1)
 
     def _follow_sqlite(self) -> None:
@@ -69,7 +70,7 @@ class Pump:
                 version = reader.execute("PRAGMA data_version").fetchone()[0]
                 if version != version_before or time.monotonic() - last > SAFETY_POLL_S:
                     version_before, last = version, time.monotonic()
-                    self._pulse()
+                    self.pulse()
                 time.sleep(SQLITE_POLL_S)
 
     def _follow_postgresql(self) -> None:
@@ -80,7 +81,7 @@ class Pump:
             while True:
                 for _ in listener.notifies(timeout=SAFETY_POLL_S, stop_after=1):
                     pass
-                self._pulse()
+                self.pulse()
 
 
 pump = Pump()

@@ -6,7 +6,7 @@ import struct
 import time
 from collections.abc import Iterable, Iterator, Mapping
 
-RUN, INPUT, INPUT_END, WINDOW = b"R", b"I", b"E", b"W"
+RUN, INPUT, INPUT_END, SIGNAL, WINDOW = b"R", b"I", b"E", b"S", b"W"
 HELLO, STDOUT, STDERR, EXIT, REFUSED = b"H", b"1", b"2", b"X", b"!"
 AT_LIMIT, AT_REQUEST, AT_FORK, AT_DIRECTORY, AT_EXECVE = b"l", b"r", b"f", b"d", b"x"
 """Where a request failed; nothing has run."""
@@ -38,14 +38,19 @@ def request(
     wants_input: bool = False,
     timeout_ms: int = 0,
     size: tuple[int, int] | None = None,
+    directory: str | None = None,
+    more: bytes = b"",
 ) -> bytes:
-    """The frame that runs a command; with ``size`` (columns, rows) on a terminal. Raises ValueError if it is too large.
+    """The frame that runs a command; with ``size`` (columns, rows) on a terminal, with ``more`` items of the request.
+    Raises ValueError if it is too large.
 
     Words that are not text arrive as the bytes they stand for (``surrogateescape``).
     """
     items = [(b"a", word) for word in command]
     items += [(b"e", f"{name}={value}") for name, value in (environment or {}).items()]
-    payload = b"".join(frame(tag, text.encode(errors="surrogateescape")) for tag, text in items)
+    if directory is not None:
+        items.append((b"d", directory))
+    payload = b"".join(frame(tag, text.encode(errors="surrogateescape")) for tag, text in items) + more
     if wants_input:
         payload += frame(b"i")
     if timeout_ms:

@@ -158,7 +158,7 @@ def _base64(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
-_making = threading.BoundedSemaphore(2)
+responses_made = threading.BoundedSemaphore(2)
 """Two responses of commands are built at a time: one takes up to 30 MiB while it is built, and then 12."""
 
 
@@ -167,9 +167,9 @@ def _execute(container_id: UUID, data: dict[str, Any]) -> HttpResponse:
     try:
         done = activity.run(container_id, tuple(data["command"]), data["timeout_ms"], _stdin(data))
     except ExecTimedOut as error:
-        with _making:
+        with responses_made:
             return from_error(error, **_streams(error, encode))
-    with _making:
+    with responses_made:
         shown = {"exitCode": done.exit_code, **_streams(done, encode), "truncated": done.truncated}
         content = AsciiRenderer().render({**shown, "durationMs": done.duration_ms})
     return HttpResponse(content, content_type="application/json")

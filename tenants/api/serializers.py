@@ -6,12 +6,15 @@ from dataclasses import asdict
 from typing import Any
 
 from rest_framework import serializers
+from rest_framework.exceptions import ErrorDetail, ValidationError
 
 from boilerhouse.api.serializers import ApiSerializer, LineField, ObjectField, StringMapField
 from pools import policy_names
 from pools.api.network_fields import EgressField
-from pools.api.serializers import EndpointOutput
+from pools.api.serializers import CommandField, EndpointOutput, ExecInput
 from pools.egress import Mode
+from tenants import commands
+from tenants.api.command_fields import FinishedCommandOutput
 from tenants.models import Assignment
 from tenants.states import AssignmentState, Source
 
@@ -34,6 +37,45 @@ class ClaimInput(ApiSerializer):
         " `timeoutMs` then limits only the wait for a container, and the restore may take"
         " as long as it makes progress.",
     )
+    command = CommandField(
+        required=False,
+        help_text="Run this in the new container; the answer has its result. Not with `wait: false`.",
+    )
+    script = serializers.CharField(
+        required=False, trim_whitespace=False, help_text="In place of `command`: by `/bin/sh -c`."
+    )
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        given = [name for name in ("command", "script") if name in attrs]
+        if len(given) > 1:
+            raise ValidationError({"command": [ErrorDetail("Give either command or script.", "invalid")]})
+        if given and not attrs["wait"]:
+            raise ValidationError({given[0]: [ErrorDetail("It needs wait: true.", "invalid")]})
+        if given:
+            words = attrs["command"] if "command" in attrs else [attrs["script"]]
+            try:
+                ExecInput().validate_command(words)
+            except ValidationError as error:
+                raise ValidationError({given[0]: error.detail}) from None
+        return attrs
+
+
+def first_command(claim: dict[str, Any]) -> commands.Wish | None:
+    """The command of a claim's body, taken out of that."""
+    words, script = claim.pop("command", None), claim.pop("script", None)
+    return None if words is None and script is None else commands.Wish(command=tuple(words or ()), script=script)
+
+
+class CommandErrorOutput(ApiSerializer):
+    code = serializers.CharField()
+    detail = serializers.CharField()
+
+
+class FirstCommandOutput(FinishedCommandOutput):
+    exit_code = serializers.IntegerField(allow_null=True)
+    duration_ms = serializers.IntegerField(allow_null=True)
+    via = serializers.ChoiceField(["agent", "engine"], allow_null=True)
+    error = CommandErrorOutput(allow_null=True, help_text="Why there is no exit code: the claim holds all the same.")
 
 
 class RestoredOutput(serializers.Serializer[Any]):
@@ -55,8 +97,9 @@ class ClaimOutput(ApiSerializer):
     ignored = serializers.ListField(
         child=serializers.CharField(),
         required=False,
-        help_text="Fields that differ from the existing claim and were not applied.",
+        help_text="Fields that differ from the existing claim and were not applied; `command`: it was not run.",
     )
+    command = FirstCommandOutput(required=False, help_text="The result of the claim's `command` or `script`.")
 
 
 class PendingOutput(ApiSerializer):

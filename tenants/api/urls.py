@@ -2,6 +2,7 @@ from django.urls import path
 
 from tenants.api import (
     backup_views,
+    command_urls,
     container_views,
     erasure_views,
     file_views,
@@ -54,4 +55,5 @@ urlpatterns = [
     path("containers/<str:container_id>/logs", container_views.LogsView.as_view()),
     path("usage", usage_views.UsageView.as_view()),
     path("pools/<str:pool_id>/containers", container_views.PoolContainerListView.as_view()),
+    *command_urls.urlpatterns,
 ]

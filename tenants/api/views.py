@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -19,7 +20,9 @@ from boilerhouse.core.models import Role
 from boilerhouse.process import budgets
 from boilerhouse.web import throttling
 from syncing.api.serializers import RunsOutput, render_run
-from tenants import claims, idle, releases, syncs, validation, wait_queue
+from tenants import claims, commands, idle, releases, syncs, validation, wait_queue
+from tenants.api import claim_commands
+from tenants.api.claim_commands import ClaimCommand
 from tenants.api.serializers import (
     ClaimInput,
     ClaimOutput,
@@ -29,6 +32,7 @@ from tenants.api.serializers import (
     ReleaseOutput,
     StatusOutput,
     SyncInput,
+    first_command,
     render_claim,
     render_held,
     render_pending,
@@ -41,12 +45,19 @@ from tenants.status import tenant_status
 DEFAULT_CLAIM_MS, DEFAULT_RELEASE_MS = 30_000, 60_000
 
 
-def _claimed(assignment: Assignment, begun: claims.Begun, arrived: float) -> Response:
+COMMAND_S = commands.DEFAULT_WAIT_MS / 1000 + 30
+"""How long a claim may wait for its command, which has a deadline of its own."""
+
+
+def _claimed(
+    assignment: Assignment, begun: claims.Begun, arrived: float, command: dict[str, Any] | None = None
+) -> Response:
     if assignment.state == AssignmentState.PENDING:
         return Response(render_pending(assignment, begun.ignored), status=202)
     latency = max(1, round((time.time() - arrived) * 1000))
     if begun.is_new:
-        return Response(render_claim(assignment, assignment.source, latency), status=201)
+        body = render_claim(assignment, assignment.source, latency)
+        return Response(body if command is None else {**body, "command": command}, status=201)
     return Response(render_claim(assignment, Source.EXISTING, latency, begun.ignored), status=200)
 
 
@@ -83,18 +94,45 @@ class ClaimView(WaitingView):
         allowed_ms = timeout_ms(request, DEFAULT_CLAIM_MS)
         body = self.read(ClaimInput)
         tenant_key = request.auth.pk if request.auth.role == Role.TENANT else ""
-        claim = validation.Claim(tenant_id, timeout_ms=allowed_ms, tenant_key=tenant_key, **body.validated_data)
+        asked = dict(body.validated_data)
+        wish = first_command(asked)
+        claim = validation.Claim(tenant_id, timeout_ms=allowed_ms, tenant_key=tenant_key, **asked)
         owners = budgets.owners(request.auth, budgets.tenant(tenant_id), budgets.pool(claim.pool_id))
         check_room(owners)
         begun, until = claims.begin(claim), arrived + allowed_ms / 1000
         if not claim.wait:
             return _claimed(claims.peek(begun), begun, arrived)
+        if wish is not None and begun.is_new:
+            return self._with_command(begun, wish, arrived, until, owners)
+        if wish is not None:
+            begun = replace(begun, ignored=tuple(sorted((*begun.ignored, "command"))))
 
         def settle() -> Response | None:
             assignment = claims.settle(begun, until)
             return None if assignment is None else _claimed(assignment, begun, arrived)
 
         return Awaited(begun.assignment_id, wait_queue.settled, settle, until, owners)
+
+    def _with_command(
+        self, begun: claims.Begun, wish: commands.Wish, arrived: float, until: float, owners: tuple[budgets.Owner, ...]
+    ) -> Awaited:
+        """A claim whose answer has the result of its first command."""
+        command_id = commands.new_id(self._record.id if self._record is not None else None)
+        command = ClaimCommand(begun.assignment_id, wish, command_id, until)
+
+        def settle() -> Response | None:
+            try:
+                assignment = claims.settle(begun, until)
+            except BaseException:
+                command.forget()
+                raise
+            if assignment is None:
+                return None
+            slow = tuple(owner for owner in owners if owner.kind != budgets.Kind.POOL)
+            result = command.result(assignment.held_container, slow)
+            return None if result is None else _claimed(assignment, begun, arrived, result)
+
+        return Awaited(begun.assignment_id, claim_commands.settled, settle, until + COMMAND_S, owners)
 
     def still_holds(self, response: HttpResponse) -> bool:
         """A stored claim is returned again only while its generation is live, because another tenant may get its

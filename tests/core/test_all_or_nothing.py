@@ -33,7 +33,9 @@ pytestmark = pytest.mark.postgresql
 OUTSIDE = {
     ("tenants/*/claim", "POST"), ("tenants/*/release", "POST"), ("tenants/*/exec", "POST"),
     ("tenants/*/network", "PUT"), ("tenants/*/state", "DELETE"), ("containers/*", "DELETE"),
-    ("containers/*/exec", "POST"), ("sync-specs/*/probe", "POST"), ("notifications/*/test", "POST"),
+    ("containers/*/exec", "POST"), *((f"{of}/*/commands{what}", method) for of in ("tenants", "containers")
+    for what, method in (("", "POST"), ("/*", "DELETE"), ("/*/stdin", "POST"), ("/*/signal", "POST"), ("/*/resize", "POST"))),
+    ("sync-specs/*/probe", "POST"), ("notifications/*/test", "POST"),
     *(
         (f"{whose}/*/{what}", method)
         for whose in ("tenants", "containers")

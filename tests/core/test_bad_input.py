@@ -190,12 +190,15 @@ def test_numbers_of_any_size_are_held_against_a_schema(number):
 FREE = {
     ("HealthCheckField", "command"), ("HealthCheckChoice", "command"), ("HookField", "command"),
     ("WorkloadInput", "command"), ("WorkloadInput", "entrypoint"), ("ExecInput", "command"), ("ExecInput", "stdin"),
+    ("CommandInput", "command"), ("CommandInput", "script"), ("CommandInput", "cwd"), ("CommandInput", "stdin"),
+    ("ClaimInput", "command"), ("ClaimInput", "script"), ("StdinInput", "data"),
+    ("MakeDirectoryInput", "path"), ("MoveInput", "from"), ("MoveInput", "to"), ("LinkInput", "path"),
     ("ApiKeyInput", "tenantIds"), ("S3SinkInput", "provider"), ("PoolNetworkField", "dns"),
     ("WorkloadInput", "dns"),
     ("RegistryCredentialInput", "password"), ("RegistryCredentialInput", "identityToken"),
     ("SftpSinkInput", "privateKey"), ("GcsSinkInput", "serviceAccountKey"),
 }  # fmt: skip
-"""Words that a program gets, whatever they hold; and what a stricter rule of its own holds together."""
+"""Words that a program gets, and names of files, whatever they hold; and what a stricter rule of its own holds together."""
 
 
 def inputs(base=ApiSerializer):

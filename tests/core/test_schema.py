@@ -90,6 +90,11 @@ FILES = [
     for whose in ("Tenant", "Container")
     for what in ("make*Directory", "move*File", "sign*FileLink")
 ]
+COMMANDS = [
+    f"{what}{where}"
+    for what, one in (("runCommand", "For"), ("writeToCommand", "Of"), ("signalCommand", "Of"), ("resizeCommand", "Of"))
+    for where in (f"{one}Tenant", "InContainer")
+]
 
 
 def test_every_example_body_works_as_it_stands_there(call, settings):
@@ -99,13 +104,14 @@ def test_every_example_body_works_as_it_stands_there(call, settings):
         "replaceSyncSpec", "triggerSyncSpec", "replaceCredential", "createApiKey", "rotateApiKey", "replaceSettings",
         "claimContainer",
         "releaseContainer", "syncTenant", "setTenantNetwork", "execForTenant", "execInContainer", "createRegistryCredential",
-        "replaceRegistryCredential", "createNotification", "replaceNotification", *FILES,
+        "replaceRegistryCredential", "createNotification", "replaceNotification", *FILES, *COMMANDS,
     ):  # fmt: skip
         method, path = PATHS[name]
         ids = {
             "credentialId": "storage",
             "registryCredentialId": "registry",
             "notificationId": "ops",
+            "commandId": "0" * 32,
             "tenantId": "alice",
             "containerId": str(make_container().pk),
             "keyId": create_key(name="k", role=Role.VIEWER)[0].pk,
@@ -116,6 +122,7 @@ def test_every_example_body_works_as_it_stands_there(call, settings):
         answer = call(method, path + query, REQUESTS[name])
         missing = {"claimContainer": 504, "releaseContainer": 404, "syncTenant": 409, "triggerSyncSpec": 409}
         missing |= {**dict.fromkeys(FILES, 409), "execForTenant": 409, "execInContainer": 409, "setTenantNetwork": 409}
+        missing |= dict.fromkeys(COMMANDS, 409)
         wanted = {missing[name]} if name in missing else {200, 201, 202}
         if name == "claimContainer":
             wanted |= {503}

@@ -14,7 +14,7 @@ EACH = 3 if os.environ.get("BOILERHOUSE_LONG") else 1
 """Values that each place of a body gets; from one place to the next they go on in the dictionary. All of them in each place
 are tried by ``tests/core/test_fuzz.py``."""
 _values = itertools.cycle(one for one in (*NASTY, *TAKEN) if one != "\ud800")  # which is no UTF-8 to send
-WAIT = ("/claim", "/release", "/exec", "/sync", "/trigger", "/probe")
+WAIT = ("/claim", "/release", "/exec", "/commands", "/sync", "/trigger", "/probe")
 """They do much, or wait, where a value is no fault; their bodies are asked for in ``tests/core/test_fuzz.py``."""
 CREDENTIALS = ("Authorization", "Idempotency-Key")
 

@@ -59,6 +59,7 @@ class World:
             "keyId": create_key(name="stays", role=Role.VIEWER)[0].pk,
             "credentialId": self.made("credentials", credential()),
             "registryCredentialId": self.made("registry-credentials", registry_credential()),
+            "commandId": self.running_command(),
             **self.delivery(),
         }  # fmt: skip
 
@@ -69,6 +70,10 @@ class World:
 
     def made(self, path: str, body: Any) -> str:
         return str(self.stack.ok("POST", path, body, 201)["id"])
+
+    def running_command(self) -> str:
+        body = {"script": "sleep 3600", "wait": False}
+        return str(self.stack.ok("POST", f"tenants/{self.own}/commands", body, 201)["commandId"])
 
     def notification(self) -> Ids:
         return {"notificationId": self.made("notifications", notification())}
@@ -302,6 +307,50 @@ def ran() -> Case:
     )
 
 
+def command(script: str = "sleep 60", **more: Any) -> Callable[[World, Role], Ids]:
+    """A command that runs in the tenant's container, with a terminal or an input."""
+
+    def start(world: World, role: Role) -> Ids:
+        body = {"script": script, "wait": False, "timeoutMs": 60_000, **more}
+        started = world.stack.ok("POST", f"tenants/{world.own}/commands", body, 201)
+        return {"commandId": started["commandId"]}
+
+    return start
+
+
+def command_state(world: World, ids: Ids) -> Any:
+    return world.stack.ok("GET", f"tenants/{world.own}/commands/{ids['commandId']}")
+
+
+def command_cases(of: str, run: str) -> dict[str, Case]:
+    """By tenant or by container."""
+    terminal = {"tty": {"cols": 80, "rows": 24}}
+    return {
+        f"runCommand{run}": ran(),
+        f"listCommands{of}": Case(
+            lambda world, ids, found: ids["commandId"] in {one["commandId"] for one in found["items"]}, fresh=command("true")
+        ),
+        f"getCommand{of}": Case(lambda world, ids, found: found["commandId"] == ids["commandId"], fresh=command("true")),
+        f"followCommand{of}": Case(lambda world, ids, found: True, fresh=command("true")),
+        f"killCommand{of}": Case(
+            lambda world, ids, found: eventually(lambda: command_state(world, ids)["signal"] == "SIGKILL"), 204,
+            fresh=command(),
+        ),
+        f"signalCommand{of}": Case(
+            lambda world, ids, found: eventually(lambda: command_state(world, ids)["signal"] == "SIGTERM"), 204,
+            fresh=command(), body=lambda world, ids: {"signal": "SIGTERM"},
+        ),
+        f"writeToCommand{of}": Case(
+            lambda world, ids, found: eventually(lambda: command_state(world, ids)["exitCode"] == 7), 204,
+            fresh=command("read x; exit $x", stdin=""), body=lambda world, ids: {"data": "7\n"},
+        ),
+        f"resizeCommand{of}": Case(
+            lambda world, ids, found: command_state(world, ids)["tty"], 204,
+            fresh=command(**terminal), body=lambda world, ids: {"cols": 100, "rows": 30},
+        ),
+    }  # fmt: skip
+
+
 def runs_succeed(world: World, ids: Ids, found: Any) -> bool:
     states = [world.ended(run["id"]) for run in found["runs"]]
     return bool(states) and set(states) == {"succeeded"}
@@ -403,6 +452,7 @@ CASES: dict[str, Case] = {
     "execForTenant": ran(),
     **of_files("Tenant"),
     **of_files("Container"),
+    **command_cases("OfTenant", "ForTenant"),
     "getTenantLogs": Case(lambda world, ids, found: True),
     "eraseTenantState": Case(
         lambda world, ids, found: not world.s3.keys(f"t/{ids['tenantId']}/state"), 204,
@@ -427,6 +477,7 @@ CASES: dict[str, Case] = {
         fresh=lambda world, role: world.idle_container(),
     ),
     "execInContainer": ran(),
+    **command_cases("InContainer", "InContainer"),
     "getContainerLogs": Case(lambda world, ids, found: True),
     "listEvents": Case(lambda world, ids, found: found["items"]),
     "streamEvents": Case(lambda world, ids, found: True, query="?after=0"),

@@ -69,7 +69,7 @@ def test_each_limit_is_what_the_deployment_says(run, settings, monkeypatch):
 def test_so_is_how_many_commands_run_at_once(run, settings):
     """With a limit of one, the next command runs when the first has ended."""
     settings.BOILERHOUSE_EXEC_PARALLEL = 1
-    with activity._one_more(Assignment.objects.get().held_container):
+    with activity.one_more(Assignment.objects.get().held_container):
         problem(run(["true"]), 429, "too_many_commands")
     assert run(["true"]).json()["exitCode"] == 0
 

@@ -13,14 +13,18 @@ from django.core.management.base import CommandError, CommandParser
 from boilerhouse.process import commands
 from pools.errors import ExecTimedOut
 from pools.runtime.base import Executed
-from tenants import activity
+from tenants import activity, terminals
 
 
 class Command(commands.Command):
-    help = "Run a command in the container that a tenant holds: manage.py exec TENANT -- ls -l /state"
+    help = (
+        "Run a command in the container that a tenant holds: manage.py exec TENANT -- ls -l /state;"
+        " on a terminal: manage.py exec -it TENANT -- sh"
+    )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--stdin", action="store_true", help="pass stdin to the command")
+        parser.add_argument("-i", "--stdin", action="store_true", help="pass stdin to the command")
+        parser.add_argument("-t", "--tty", action="store_true", help="run it on this terminal, without a timeout: -it")
         parser.add_argument("--timeout-ms", type=commands.TIMEOUT_MS, default=30_000)
         self.add_output(parser)
         parser.add_argument("tenant")
@@ -30,6 +34,8 @@ class Command(commands.Command):
         words = tuple(options["words"][1:] if options["words"][:1] == ["--"] else options["words"])
         if not words:
             raise CommandError("No command given. Usage: exec TENANT -- COMMAND…", returncode=commands.USAGE)
+        if options["tty"]:
+            sys.exit(_on_terminal(options, words))
         stdin = _read_stdin() if options["stdin"] else None
         try:
             result = activity.run(activity.held_by(options["tenant"]), words, options["timeout_ms"], stdin)
@@ -49,6 +55,12 @@ class Command(commands.Command):
         sys.stderr.flush()
         if result.exit_code:
             sys.exit(result.exit_code if 0 < result.exit_code < 256 else commands.FAILED)
+
+
+def _on_terminal(options: dict[str, Any], words: tuple[str, ...]) -> int:
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise CommandError("There is no terminal here for --tty; use --stdin.", returncode=commands.USAGE)
+    return terminals.interact(activity.held_by(options["tenant"]), words, sys.stdin.fileno(), sys.stdout.fileno())
 
 
 def _pass_on(result: Executed | ExecTimedOut) -> None:
