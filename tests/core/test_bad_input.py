@@ -192,7 +192,7 @@ FREE = {
     ("WorkloadInput", "command"), ("WorkloadInput", "entrypoint"), ("ExecInput", "command"), ("ExecInput", "stdin"),
     ("CommandInput", "command"), ("CommandInput", "script"), ("CommandInput", "cwd"), ("CommandInput", "stdin"),
     ("ClaimInput", "command"), ("ClaimInput", "script"), ("StdinInput", "data"),
-    ("MakeDirectoryInput", "path"), ("MoveInput", "from"), ("MoveInput", "to"), ("LinkInput", "path"),
+    ("MakeDirectoryInput", "path"), ("MakeDirectoryInput", "mode"), ("MoveInput", "from"), ("MoveInput", "to"), ("LinkInput", "path"),
     ("ApiKeyInput", "tenantIds"), ("S3SinkInput", "provider"), ("PoolNetworkField", "dns"),
     ("WorkloadInput", "dns"),
     ("RegistryCredentialInput", "password"), ("RegistryCredentialInput", "identityToken"),
