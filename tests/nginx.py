@@ -21,7 +21,6 @@ class Nginx:
     """TLS on a free port of 127.0.0.1, in front of web processes. ``edits`` change the example further."""
 
     def __init__(self, directory: Path, web_ports: tuple[int, int], edits: tuple[tuple[str, str], ...] = ()) -> None:
-        directory.mkdir()
         self.directory, self.port = directory, free_port()
         self.certificate, key = directory / "fullchain.pem", directory / "privkey.pem"
         subprocess.run(

@@ -68,10 +68,10 @@ class ApiView(APIView):
 
     def initial(self, request: Any, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
-        self._take_place(request, kwargs)
         handler = getattr(self, request.method.lower(), None)
         if request.method.lower() not in self.http_method_names or handler is None:
             return  # a 405
+        self._take_place(request, kwargs)
         if any("\0" in value for name, value in kwargs.items() if name != "tenant_id"):
             raise NotFound  # no id contains NUL, and PostgreSQL rejects it
         check_parameters(request, handler.query_parameters)

@@ -31,5 +31,11 @@ class Receiving(Waiting):
             self.failure = error
 
 
+def received(request: Any) -> Receiving | None:
+    """Where the body of this request went; None at the view's first run."""
+    resumed = getattr(request, "resumed", None)
+    return resumed if isinstance(resumed, Receiving) else None
+
+
 def _nothing(keys: set[Any]) -> set[Any]:
     return set()

@@ -34,13 +34,13 @@ MOMENT_S = 0.05
 
 
 @dataclass
-class _Waiting:
+class _Progress:
     until: float
     """When the claim itself is given up, in Unix seconds."""
     future: Future[dict[str, Any]] | None = None
 
 
-_waiting: dict[Hashable, _Waiting] = {}
+_waiting: dict[Hashable, _Progress] = {}
 """Claims of this process that have a command, by assignment."""
 
 
@@ -49,7 +49,7 @@ class ClaimCommand:
 
     def __init__(self, assignment_id: UUID, wish: commands.Wish, command_id: str, until: float) -> None:
         self._key, self._wish, self._id = assignment_id, wish, command_id
-        self._state = _waiting.setdefault(assignment_id, _Waiting(until))
+        self._state = _waiting.setdefault(assignment_id, _Progress(until))
 
     def result(self, container_id: UUID, owners: tuple[budgets.Owner, ...]) -> dict[str, Any] | None:
         """What the claim's answer says of it; None while it runs. It is started by the first call."""

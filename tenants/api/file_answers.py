@@ -17,7 +17,7 @@ from rest_framework.exceptions import UnsupportedMediaType
 from boilerhouse.core import api_keys
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.process import budgets
-from boilerhouse.web.receiving import Receiving
+from boilerhouse.web.receiving import Receiving, received
 from boilerhouse.web.streaming import Stream, Writer
 from pools.file_errors import FilesLost
 from pools.guest.file_frames import FileInfo
@@ -186,11 +186,11 @@ def upload(request: Any, begin: Callable[[int], Upload]) -> FileInfo | int | Rec
     The last step, which gives a file its name, happens in a request that was authorised anew. Raises what the upload
     raises.
     """
-    resumed = getattr(request._request, "resumed", None)
-    if isinstance(resumed, Receiving):
-        if resumed.failure is not None:
-            raise resumed.failure
-        finished: FileInfo | int = resumed.state.finish()
+    body = received(request._request)
+    if body is not None:
+        if body.failure is not None:
+            raise body.failure
+        finished: FileInfo | int = body.state.finish()
         return finished
     begun = begin(_length(request))
     if getattr(request._request, "scope", {}).get("boilerhouse.body") is not None:

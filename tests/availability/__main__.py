@@ -108,6 +108,7 @@ class Site:
     def start_nginx(self) -> tuple[str, Path]:
         """nginx with the example of ``deploy/``; returns its URL and its certificate."""
         one, other = (opened.getsockname()[1] for opened in self.sockets)
+        (self.directory / "nginx").mkdir()
         nginx = Nginx(self.directory / "nginx", (one, other))
         self.running["nginx"] = nginx.process
         return nginx.url, nginx.certificate

@@ -42,6 +42,7 @@ ENGINE = {
     "pools/dry_runs.py": "a dry run has no row: it lives and ends here",
 }
 NODE_ID = {
+    "boilerhouse/controller/controller.py": "the leader samples its own node itself",
     "boilerhouse/attention/save_causes.py": "whether the state of a failed save is on this node, for people",
     "boilerhouse/operations/node_report.py": "the page of this node",
     "boilerhouse/dashboard/pages/node.py": "the page of this node",

@@ -18,6 +18,8 @@ WAIT = ("/claim", "/release", "/exec", "/commands", "/sync", "/trigger", "/probe
 """They do much, or wait, where a value is no fault; their bodies are asked for in ``tests/core/test_fuzz.py``."""
 CREDENTIALS = ("Authorization", "Idempotency-Key")
 
+schemathesis.serializer.alias("application/x-tar", "application/octet-stream")
+
 
 @schemathesis.hook
 def before_add_examples(context: Any, examples: list[Any]) -> None:

@@ -10,6 +10,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,7 +33,8 @@ from tests.stack.machines import Machine
 pytestmark = pytest.mark.any_database
 TOKEN = "the scraper's token"
 BEHIND = {"BOILERHOUSE_HTTPS": "true", "BOILERHOUSE_ALLOWED_HOSTS": NAME, "BOILERHOUSE_METRICS_TOKEN": TOKEN}
-LOST = ("        proxy_set_header X-Forwarded-Proto $scheme;", "        #")
+FORWARD = "proxy_pass http://boilerhouse"
+LOST = ("    proxy_set_header X-Forwarded-Proto $scheme;", "        #")
 
 
 @dataclass
@@ -47,7 +49,7 @@ class Site:
     started: list[Any] = field(default_factory=list)
 
     def nginx(self, port: int, *edits: tuple[str, str]) -> Nginx:
-        made = Nginx(self.directory / f"nginx-{len(self.started)}", (port, port), edits)
+        made = Nginx(Path(tempfile.mkdtemp(prefix="nginx-", dir=self.directory)), (port, port), edits)
         self.started.append(made)
         return made
 
@@ -160,10 +162,10 @@ OFF = pytest.param("off", marks=pytest.mark.long)  # the walk of "on" once more:
 @pytest.mark.parametrize("passes", ["on", OFF])
 def test_everything_works_below_a_path(site, page, passes):
     """Links, files, scripts and sockets lacked the base path; the proxy may keep or strip it."""
-    edits = [("location / {", "location /bh/ {")]
+    edit = ("location / {", "location /bh/ {")
     if passes == "off":
-        edits.append(("proxy_pass http://boilerhouse;", "proxy_pass http://boilerhouse/;"))
-    nginx = site.nginx(site.below, *edits)
+        edit = (f"{edit[0]}\n        {FORWARD};", f"{edit[1]}\n        {FORWARD}/;")
+    nginx = site.nginx(site.below, edit, ("^/api/v1/", "^/bh/api/v1/"))
     root = f"{nginx.named}/bh"
     page.goto(f"{root}/pools/")
     assert page.url == f"{root}/login/?next=/bh/pools/"
