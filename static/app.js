@@ -484,7 +484,8 @@ function tell(text) {
   toast.className = "toast t-error";
   toast.setAttribute("role", "alert");
   toast.innerHTML =
-    '<svg class="s" aria-hidden="true"><use href="#s-error"/></svg><div><p class="said"></p></div><button class="btn sm quiet" type="button" data-close>Close</button>';
+    '<svg class="s" aria-hidden="true"><use href="#s-error"/></svg><div><p class="said"></p></div>' +
+    '<button class="btn sm quiet" type="button" data-close>Close</button>';
   toast.querySelector(".said").textContent = text;
   document.getElementById("toasts").append(toast);
 }
