@@ -120,6 +120,7 @@ def put(body, at, value):
 
 
 NEEDED = {
+    "tty": {"cols": 80, "rows": 24},
     "healthCheck": {"command": ["true"]},
     "ports": [{"name": "a", "containerPort": 1}],
     "tmpfs": [{"path": "/scratch", "sizeMb": 1}],
