@@ -14,7 +14,7 @@ processors=$(nproc)
 if [ -z "${BOILERHOUSE_LONG:-}" ]; then
   # A part waits for containers, sinks and clocks about half of its time, so three keep two processors busy. Longest first.
   run $((processors < 2 ? 1 : 3)) \
-    stack-sqlite syncing-sqlite core-sqlite apps-sqlite in-process-postgresql dashboard-sqlite stack-postgresql \
+    stack-sqlite syncing-sqlite in-process-postgresql apps-sqlite core-sqlite dashboard-sqlite stack-postgresql \
     pages-sqlite engine-sqlite
 else
   # Some slow tests of the stack put all the load on it that this machine bears, so nothing runs beside them.
