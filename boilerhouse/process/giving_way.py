@@ -3,8 +3,8 @@
 The threads of a process share one interpreter. While one computes, each of the others waits for some milliseconds
 whenever it has waited for something else, and a release is some hundred short steps that do. Priorities of threads do
 not help: a thread of low priority keeps the interpreter from the others for longer still. So a task that computes for
-long pauses now and then, while a brief one is running. It then computes for a ninth of the time, as a background
-transfer does beside others.
+long pauses now and then, while a brief one is running. A background task then computes for a ninth of the time, as a
+background transfer does beside others; one that a client waits for, for a third.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from dataclasses import dataclass
 
 SLICE_S = 0.002
 """The computing time after which a task considers a pause."""
-REST = 8
-"""The pause, as a multiple of the computing time since the last one."""
+REST, AWAITED_REST = 8, 2
+"""The pause, as a multiple of the computing time since the last one: of a background task, and of one that a client
+waits for, too."""
 LONGEST_REST_S = 0.25
 LOOK_S = 0.016
 """How often a pause checks whether a brief task is still running."""
@@ -30,6 +31,7 @@ BRIEF_FOR_S = 5.0
 
 @dataclass(slots=True)
 class _Task:
+    is_awaited: bool
     began: float
     """This and the next by the processor time of the thread."""
     slice_began: float
@@ -45,7 +47,7 @@ def task(*, is_awaited: bool) -> Iterator[None]:
     """The block is a task of this thread: ``give_way`` may pause it. If a client waits for it, others give way to it
     while it is brief."""
     thread, now = threading.get_ident(), time.thread_time()
-    _mine.task = _Task(now, now)
+    _mine.task = _Task(is_awaited, now, now)
     if is_awaited:
         _brief[thread] = time.monotonic()
     try:
@@ -68,7 +70,8 @@ def give_way() -> None:
     if now - own.began > BRIEF_S:
         _brief.pop(thread, None)
     if thread not in _brief:
-        _rest(min(REST * (now - own.slice_began), LONGEST_REST_S))
+        rest = AWAITED_REST if own.is_awaited else REST
+        _rest(min(rest * (now - own.slice_began), LONGEST_REST_S))
     own.slice_began = time.thread_time()
 
 

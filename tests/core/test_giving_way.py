@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -89,6 +91,17 @@ def test_a_task_that_a_client_waits_for_pauses_when_it_has_computed_for_long(mon
     monkeypatch.setattr(giving_way, "BRIEF_S", 0.0)
     with brief_one_running(), task(is_awaited=True):
         assert rest_while_computing() > 0
+
+
+def test_a_long_task_in_the_background_pauses_for_longer_than_one_that_a_client_waits_for(monkeypatch):
+    monkeypatch.setattr(giving_way, "BRIEF_S", -1.0)
+    asked: list[float] = []
+    monkeypatch.setattr(giving_way, "_rest", asked.append)
+    monkeypatch.setattr(time, "thread_time", itertools.count(0.0, 0.001).__next__)
+    for is_awaited in (True, False):
+        with task(is_awaited=is_awaited):
+            give_way()
+    assert 0 < asked[0] < asked[1]
 
 
 def test_nobody_pauses_for_a_task_that_waits_for_a_sink_for_long(monkeypatch):
