@@ -17,7 +17,6 @@ from websockets.sync.client import connect
 from bench import figures
 from bench.load import Act, Connection, Tenants, at_once
 from bench.server import EXAMPLE, Server
-from pools import lifecycle
 
 ROUNDS, PAIRS, AT_ONCE = 4, 25, 50
 QUIET_S = 0.3
@@ -30,6 +29,8 @@ def measure(server: Server, *, quick: bool = False) -> dict[str, Any]:
     server.api.call("PUT", "workloads/commands", {**_workload(), "id": "commands", "name": "commands"})
     tenants.size(1, 1)
     held = tenants.claim("commands-tenant")
+    from pools import lifecycle
+
     name = lifecycle.runtime_name(held["containerId"])
     rounds, own = 1 if quick else ROUNDS, "tenants/commands-tenant/commands"
     connection = Connection(server.api.base, server.api.key)
