@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -246,3 +247,10 @@ def test_bootstrap_brings_the_programs_that_a_deployment_needs():
     needed = set(re.findall(r"^need (\S+)", of_every_purpose, re.MULTILINE))
     not_of_a_demo = {"postgresql", "nginx-light", "git", "openssl", "python3-venv"}
     assert packages - not_of_a_demo <= needed
+
+
+def test_the_bench_starts():
+    """A module of it imported models before Django was set up."""
+    done = subprocess.run([sys.executable, "-m", "bench", "--help"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "--quick" in done.stdout
