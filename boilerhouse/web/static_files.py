@@ -86,7 +86,8 @@ class StaticFiles(WhiteNoiseMiddleware):  # type: ignore[misc]
         super().add_file_to_dictionary(url, path, stat_cache)
 
     def immutable_file_test(self, path: str, url: str) -> bool:
-        return bool(VERSIONED.search(url)) or super().immutable_file_test(path, url)
+        """Only under the names that pages use: any other could be requested without end, and each would be kept."""
+        return (url in self._paths and bool(VERSIONED.search(url))) or super().immutable_file_test(path, url)
 
     def _file(self, url: str) -> StaticFile | None:
         """The file of this URL. An unknown digest, of a page of another version, gets the file that is here."""

@@ -11,7 +11,7 @@ from django.contrib.auth.models import User
 from django.contrib.staticfiles.storage import staticfiles_storage
 from django.core.management import call_command
 
-from boilerhouse.web.static_files import HashedStorage
+from boilerhouse.web.static_files import HashedStorage, StaticFiles
 
 STATIC = Path(__file__).resolve().parents[2] / "static"
 BROWSER = {"Accept-Encoding": "gzip, deflate, br"}
@@ -70,6 +70,19 @@ def test_a_name_without_the_digest_of_the_file_is_served_but_not_kept(client, na
     assert answer.status_code == 200
     assert "immutable" not in answer["Cache-Control"]
     assert client.get("/static/none.000000000000.js").status_code == 404
+
+
+def test_names_that_no_page_uses_are_not_kept_in_memory():
+    """Anybody may request any number of them."""
+    served = StaticFiles(lambda _request: None)
+    [script] = STATIC.glob("vendor/uplot-*/*.js")
+    plain = f"/static/{script.relative_to(STATIC)}"
+    assert served._file(plain) is not None
+    kept = len(served._immutable)
+    for number in range(5):
+        served._file(f"{plain.removesuffix('.js')}.{number:012x}.js")
+        served._file(f"/static/app.{number:012x}.js")
+    assert len(served._immutable) == kept
 
 
 def test_collectstatic_writes_the_hashed_files_for_a_server_in_front(settings, tmp_path):
