@@ -31,6 +31,8 @@ MAX_NOTE = 1024
 MAX_LISTED = 256
 ANSWER_S = 5.0
 """How long an agent may take to answer: its container may be frozen for a save."""
+LONGEST_REST_S = 0.25
+"""How long an event loop's reader rests at most: the time of many frames has that of a slow client in it."""
 MAX_SKIPPED = 64
 """Frames that may come before an answer."""
 LAST_MS = 253_402_300_799_000
@@ -311,13 +313,14 @@ class Kept:
         try:
             while True:
                 began = time.monotonic()
-                for count, one in enumerate(self._early):
+                for count, one in enumerate(self._early, 1):
                     if (message := self._message(*one)) is not None:
                         yield message
                     if isinstance(message, End):
                         return
-                    if count > frames.MANY:  # it may keep the loop busy with tiny ones
-                        await asyncio.sleep(frames.REST * (time.monotonic() - began) / frames.MANY)
+                    if count % frames.MANY == 0:  # it may keep the loop busy with tiny ones
+                        await asyncio.sleep(min(frames.REST * (time.monotonic() - began), LONGEST_REST_S))
+                        began = time.monotonic()
                 self._early.clear()
                 coming = coming or asyncio.ensure_future(loop.sock_recv(self._socket, frames.MAX_CHUNK))
                 await asyncio.wait((coming,), timeout=idle_s)

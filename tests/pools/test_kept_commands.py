@@ -363,6 +363,21 @@ def test_nonsense_after_it_ends_the_stream(tmp_path, monkeypatch, words):
         command.close()
 
 
+def test_thousands_of_tiny_pieces_at_once_do_not_stop_the_stream(tmp_path, monkeypatch):
+    """A program that writes to both streams in turn has pieces of a byte each."""
+    pieces = b"".join(frames.frame(kind, b"x") for kind in (frames.STDOUT, frames.STDERR)) * 2500
+    end = frames.frame(frames.EXIT, struct.pack(">IBBI", 3, 0, 0, 0))
+    with lying(tmp_path, monkeypatch, state(end=5000) + pieces + end):
+        command = kept.attach(None, uuid4().hex, is_silent=False)
+
+        async def follow():
+            async with asyncio.timeout(30):
+                return [message async for message in command.stream(1.0) if message is not None]
+
+        assert output(asyncio.run(follow())) == (b"x" * 2500, b"x" * 2500, kept.End(3, None, timed_out=False))
+        command.close()
+
+
 @pytest.mark.parametrize("note", [b"", b"[", b"[[[[" * 100, b"7", b'"x"', b"\xff\xfe"])
 def test_a_note_that_is_none_shows_nothing(tmp_path, monkeypatch, note):
     entry = frames.frame(kept.ENTRY, state()[5:] + bytes(16) + note)
