@@ -35,7 +35,7 @@ from boilerhouse.web.middleware import safe_request_id
 from boilerhouse.web.problems import problem
 from boilerhouse.web.receiving import Receiving
 from boilerhouse.web.request_bodies import Body
-from boilerhouse.web.request_heads import MAX_BODY_BYTES, UNKNOWN_BODY_BYTES, Refusal, view_of
+from boilerhouse.web.request_heads import MAX_BODY_BYTES, UNKNOWN_BODY_BYTES, Refusal, shown_path, view_of
 from boilerhouse.web.streaming import Stalled, Stream, Writer, serve
 from boilerhouse.web.wait_slots import WaitSlots
 from boilerhouse.web.waiting import Waiters, Waiting
@@ -311,10 +311,15 @@ async def _disconnect(receive: Receive) -> None:
         pass
 
 
+def _path(scope: Scope) -> str:
+    """The path below BOILERHOUSE_BASE_PATH."""
+    return str(scope["path"].removeprefix(scope.get("root_path", "")))
+
+
 def _lane(scope: Scope) -> str:
     """The threads that serve the view: views that wait for the engine or a sink have their own."""
     head = scope.get("boilerhouse.head")
-    view = head.view if head else view_of(scope["path"].removeprefix(scope.get("root_path", "")))
+    view = head.view if head else view_of(_path(scope))
     lane: str = getattr(getattr(view, "view_class", view), "lane", "")
     return "" if lane == "sign-in" and scope["method"] != "POST" else lane  # only submitting a form hashes a password
 
@@ -350,7 +355,7 @@ def _next_piece(chunks: Iterator[bytes]) -> bytes:
 
 def _drop(scope: Scope) -> None:
     """A part of the response was sent, so the connection cannot be reused."""
-    log.warning("slow reader dropped", path=scope["path"])
+    log.warning("response broken off", path=shown_path(_path(scope)))
     if (connection := scope.get("boilerhouse.connection")) is not None:
         connection.abort()
 
@@ -388,7 +393,7 @@ def _refuse(scope: Scope, status: int, code: str, detail: str, retry_after: str 
     request_id = safe_request_id(header) or uuid7().hex
     with context.acting("anonymous", request_id):
         response = problem(status, code, detail, headers={"Retry-After": retry_after} if retry_after else None)
-        log.info("request", method=scope["method"], path=scope["path"], status=status)
+        log.info("request", method=scope["method"], path=shown_path(_path(scope)), status=status)
     response["X-Request-ID"] = request_id
     return response
 

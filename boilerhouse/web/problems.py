@@ -34,6 +34,7 @@ from boilerhouse.core.sqlite_gate.base import DatabaseBusy
 from boilerhouse.process.outage import DATABASE_LOST
 from boilerhouse.web.idempotency import Replay
 from boilerhouse.web.rendering import AsciiRenderer
+from boilerhouse.web.request_heads import shown_path
 
 log = structlog.get_logger(__name__)
 
@@ -203,7 +204,7 @@ def bad_request(request: HttpRequest, exception: Exception | None = None) -> Htt
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    log.error("unhandled error", path=request.path, exc_info=True)
+    log.error("unhandled error", path=shown_path(request.path_info), exc_info=True)
     if is_api(request):
         return problem(500, "internal", "Internal error. Search the log for the request id.")
     from django.views.defaults import server_error as page

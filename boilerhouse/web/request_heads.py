@@ -106,6 +106,15 @@ def view_of(path: str) -> Any:
     return None if getattr(view, "answers_nothing", False) else view
 
 
+def shown_path(path: str) -> str:
+    """The path for the log: by its pattern if it has a token, because that is a permission."""
+    try:
+        match = resolve(path)
+    except Resolver404:
+        return path
+    return f"/{match.route}" if "token" in match.kwargs else path
+
+
 def admit(head: Head, length: int) -> Hold | Refusal:
     """Reserves memory for a body beyond UNKNOWN_BODY_BYTES, or returns why the rest is not read.
 

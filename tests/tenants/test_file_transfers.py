@@ -130,6 +130,23 @@ def test_bodies_of_each_length_arrive_whole(held, size, is_chunked):
         assert (part.status_code, part.content) == (206, data[10:-1])
 
 
+def test_the_token_of_a_link_is_never_in_the_log(held):
+    (held.home / "long").write_bytes(bytes(64 * MB))
+    url = held.ask("POST", "files/links", json={"path": "long"}).json()["url"]
+    token = url.rpartition("/")[2]
+    with requests.get(url, stream=True, timeout=60) as answer:
+        assert answer.raw.read(1000)
+    refused = requests.put(url, data=pieces(2), timeout=60)
+    assert (refused.status_code, refused.json()["code"]) == (403, "link_invalid")
+    held.wait_for_no_session()
+    deadline = time.monotonic() + 15
+    while "response broken off" not in held.web.log:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert "file-links/<str:token>" in held.web.log
+    assert token not in held.web.log
+
+
 def test_a_connection_is_used_again_after_a_long_body(held):
     with requests.Session() as session:
         session.headers["Authorization"] = f"Bearer {held.key}"
