@@ -49,6 +49,7 @@ class ClaimCommand:
 
     def __init__(self, assignment_id: UUID, wish: commands.Wish, command_id: str, until: float) -> None:
         self._key, self._wish, self._id = assignment_id, wish, command_id
+        _forget_abandoned()
         self._state = _waiting.setdefault(assignment_id, _Progress(until))
 
     def result(self, container_id: UUID, owners: tuple[budgets.Owner, ...]) -> dict[str, Any] | None:
@@ -112,6 +113,14 @@ class ClaimCommand:
             "stdoutTruncated": len(out) > OUTPUT_BYTES, "stderrTruncated": len(err) > OUTPUT_BYTES,
             "durationMs": None, "via": None, "error": {"code": error.code, "detail": error.detail},
         }  # fmt: skip
+
+
+def _forget_abandoned() -> None:
+    """Claims whose client has left are not answered, so nobody else forgets them."""
+    now = time.time()
+    for key, state in list(_waiting.items()):
+        if now >= state.until and (state.future is None or state.future.done()):
+            _waiting.pop(key, None)
 
 
 def settled(keys: set[Hashable]) -> set[Hashable]:

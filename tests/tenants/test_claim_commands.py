@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import Future
+from uuid import uuid4
+
 import pytest
 
 from boilerhouse.process import budgets
-from tenants import activity
+from tenants import activity, commands
 from tenants.api import claim_commands
+from tenants.api.claim_commands import ClaimCommand
 from tenants.models import Assignment
 from tenants.states import AssignmentState
 from tests.api_calls import problem, refused_fields
@@ -57,6 +62,20 @@ def test_a_tenant_whose_slow_requests_are_all_in_use_is_told_so(claim, settings)
     with budgets.slow.enter(budgets.tenant("alice")):
         told = claim(command=["true"]).json()["command"]
     assert told["error"]["code"] == "budget_exceeded"
+
+
+def test_nothing_is_left_of_claims_whose_clients_have_left():
+    """Their requests are not resumed, so their results are never taken."""
+    wish, over = commands.Wish(command=("true",)), time.time() - 1
+    gone, running = ClaimCommand(uuid4(), wish, "a", over), ClaimCommand(uuid4(), wish, "b", over)
+    gone._state.future, running._state.future = Future(), Future()
+    gone._state.future.set_result({})
+    asked = ClaimCommand(uuid4(), wish, "c", time.time() + 60)
+    try:
+        assert set(claim_commands._waiting) == {running._key, asked._key}
+    finally:
+        for one in (gone, running, asked):
+            one.forget()
 
 
 def test_a_command_that_cannot_be_is_refused_before_anything_is_claimed(claim, call):
