@@ -148,8 +148,9 @@ def watch(
     held: HeldFiles, path: bytes, key_id: str, owners: tuple[budgets.Owner, ...], *, recursive: bool, is_percent: bool
 ) -> Stream:
     """Changes as server-sent events."""
-    watched: Watch = held.access.watch(held.place(path), recursive=recursive)
     hold = budgets.transfers.enter(*owners)
+    with hold.kept():
+        watched: Watch = held.access.watch(held.place(path), recursive=recursive)
 
     async def run(writer: Writer) -> None:
         await writer.write(b"event: ready\ndata: {}\n\n")
