@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from boilerhouse.core.errors import BoilerhouseError
 from pools import file_errors
-from pools.guest.frames import Malformed, frame
+from pools.guest.frames import MAX_ERRNO, Malformed, frame
 
 FILES = b"F"
 READY, META, DATA, ENTRIES, EVENT, DONE, FAILED = b"G", b"M", b"D", b"N", b"V", b"Z", b"Y"
@@ -161,6 +161,8 @@ def error_of(payload: bytes) -> BoilerhouseError:
         number, reason, count = _FAILED.unpack_from(payload)
     except struct.error as error:
         raise Malformed("a refusal of another length") from error
+    if number > MAX_ERRNO:
+        raise Malformed(f"error {number}")
     name = payload[_FAILED.size :].decode(errors="backslashreplace")
     shown = "".join(char if char.isprintable() else "?" for char in name[:200])
     return _by_reason(number, bytes(reason), int(count), shown) or _by_errno(number, shown)

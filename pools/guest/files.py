@@ -20,6 +20,8 @@ SMALL_BYTES = 256 << 10
 """Up to this length a file is read and written at once, in the thread that asks."""
 MAX_ENTRIES = 1000
 MAX_DEPTH = 32
+MAX_BEFORE = 16
+"""Changes that a watch reports before it is ready: an overflow, if it has more directories than it can watch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,8 @@ def list_directory(place: Place, depth: int, limit: int, cursor: bytes) -> tuple
             kind, payload = session.receive(file_frames.ENTRIES, file_frames.DONE)
             if kind == file_frames.DONE:
                 return entries, bool(entries) and payload == b"\1"
+            if not payload:
+                raise _lost(session, Malformed("a page without entries"))
             try:
                 entries += file_frames.entries_of(payload)
             except Malformed as error:
@@ -256,6 +260,8 @@ class Watch:
         try:
             while (got := self._session.receive(file_frames.READY, file_frames.EVENT))[0] != file_frames.READY:
                 self._before.append(file_frames.change_of(got[1]))
+                if len(self._before) > MAX_BEFORE:
+                    raise Malformed("changes without end before the watch is ready")
         except Malformed as error:
             raise _lost(self._session, error) from error
         except BaseException:

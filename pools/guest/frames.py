@@ -12,6 +12,8 @@ AT_LIMIT, AT_REQUEST, AT_FORK, AT_DIRECTORY, AT_EXECVE = b"l", b"r", b"f", b"d",
 """Where a request failed; nothing has run."""
 MAX_PAYLOAD = 1 << 20
 MAX_CHUNK = 64 << 10
+MAX_ERRNO = 4095
+"""The kernel's own bound."""
 MANY, REST = 500, 4
 """After so many frames in what arrived at once, the reader rests for so many times as long as they took."""
 _HEAD = struct.Struct(">cI")
@@ -124,4 +126,6 @@ def refusal_of(payload: bytes) -> tuple[bytes, int]:
         stage, error_number = _REFUSED.unpack(payload)
     except struct.error as error:
         raise Malformed("a refusal of another length") from error
+    if error_number > MAX_ERRNO:
+        raise Malformed(f"error {error_number}")
     return bytes(stage), int(error_number)

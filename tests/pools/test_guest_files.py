@@ -670,6 +670,7 @@ META = file_frames._META.pack(b"f", 0o644, 10, 0, 0, 1, 1)
         frames.frame(b"M", META) + frames.frame(b"?", b""),
         frames.frame(b"Z", b""),
         frames.frame(b"Y", b"1"),
+        frames.frame(b"Y", b"\xff\xff\xff\xff-" + bytes(8)),  # an error that no system has
         b"M\0\0\0\5abc",
         b"",
     ],
@@ -692,14 +693,26 @@ def test_a_list_without_end_is_an_error(tmp_path, monkeypatch):
         files.list_directory(at("/"), 1, 10, b"")
 
 
+def test_changes_without_end_before_a_watch_is_ready_are_an_error(tmp_path, monkeypatch):
+    for_ever = frames.frame(b"V", b"c\0x") * 100
+    with lying(tmp_path, monkeypatch, b"", for_ever=for_ever), pytest.raises(errors.FilesLost):
+        files.Watch(at("/"), recursive=False)
+
+
+def test_pages_without_entries_do_not_go_on_for_ever(tmp_path, monkeypatch):
+    for_ever = frames.frame(b"N") * 100
+    with lying(tmp_path, monkeypatch, b"", for_ever=for_ever), pytest.raises(errors.FilesLost):
+        files.list_directory(at("/"), 1, 10, b"")
+
+
 def test_an_agent_of_before_knows_no_files(tmp_path, monkeypatch):
     with lying(tmp_path, monkeypatch, b"", hello=b"\0\1"), pytest.raises(errors.NoGuestAgent):
         files.stat(at("/"))
 
 
-def lying(tmp_path, monkeypatch, words, hello=b"\0\2"):
+def lying(tmp_path, monkeypatch, words, hello=b"\0\2", for_ever=b""):
     monkeypatch.setattr(connections, "run_dir", lambda _: tmp_path / "lies")
-    return lying_agent(tmp_path / "lies", frames.frame(frames.HELLO, hello), words, b"", 0.0)
+    return lying_agent(tmp_path / "lies", frames.frame(frames.HELLO, hello), words, for_ever, 0.0)
 
 
 def test_it_reads_no_nonsense(agent, home):

@@ -338,6 +338,7 @@ def state(letter=b"r", code=0, by=0, ended=0, first=0, end=0):
         state(end=1 << 60),
         state(ended=1 << 60),
         frames.frame(b"?", b""),
+        frames.frame(b"!", b"x\xff\xff\xff\xff"),  # an error that no system has
         b"K\xff\xff\xff\xff",
         b"K\0\0\0\5abc",
     ],
