@@ -11,7 +11,7 @@ from contextlib import aclosing
 from typing import Any
 from uuid import UUID
 
-from asgiref.sync import sync_to_async
+from channels.db import database_sync_to_async
 
 from boilerhouse.core import api_keys
 from boilerhouse.web.streaming import Stream, Writer
@@ -39,7 +39,7 @@ def why_ended(container_id: UUID, key_id: str) -> str | None:
 
 def output_stream(command: kept.Kept, container_id: UUID, key_id: str, encoding: str) -> Stream:
     """Follows the command until it ends, the claim ends, or the key is revoked. It closes the connection."""
-    ask = sync_to_async(why_ended, thread_sensitive=False)
+    ask = database_sync_to_async(why_ended, thread_sensitive=False)
 
     async def run(writer: Writer) -> None:
         events, looked, spoke = Events(encoding), time.monotonic(), time.monotonic()
