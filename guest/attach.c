@@ -31,17 +31,15 @@ static size_t put_head(uint8_t *frame, char type, size_t length) {
   return 5 + length;
 }
 
-static void send_chunk(int connection, const struct ring *ring, uint64_t *position) {
-  static uint8_t frame[5 + MAX_CHUNK];
-  int is_error;
-  size_t length = copy_output(ring, *position, frame + 5, MAX_CHUNK, &is_error);
-  *position += length;
-  send_all(connection, frame, put_head(frame, is_error ? FRAME_STDERR : FRAME_STDOUT, length));
+/* Its place may be forgotten, and used again, at any moment: then what was copied is not its output. */
+static int is_still(const struct slot *slot, const uint8_t *id) {
+  atomic_thread_fence(memory_order_acquire);
+  return atomic_load(&slot->state) != STATE_NONE && !memcmp(id, slot->id, ID_BYTES);
 }
 
 /* Its keeper has left, or died: this session tells what that has stored. */
 static void tell_without_keeper(int connection, int at, uint64_t position, int is_silent) {
-  uint8_t frame[5 + STATUS_BYTES];
+  static uint8_t frame[5 + MAX_CHUNK];
   const struct slot *slot = slot_at(at);
   struct status status = slot->status;
   struct ring ring = ring_of(at);
@@ -60,8 +58,11 @@ static void tell_without_keeper(int connection, int at, uint64_t position, int i
     send_all(connection, frame, put_head(frame, FRAME_GAP, 8));
   }
   while (position < ring.end) {
-    send_chunk(connection, &ring, &position);
-    if (atomic_load(&slot->state) == STATE_NONE || memcmp(id, slot->id, ID_BYTES)) _exit(0); /* forgotten */
+    int is_error;
+    size_t length = copy_output(&ring, position, frame + 5, MAX_CHUNK, &is_error);
+    if (!is_still(slot, id)) _exit(0);
+    position += length;
+    send_all(connection, frame, put_head(frame, is_error ? FRAME_STDERR : FRAME_STDOUT, length));
   }
   if (state == STATE_EXITED) {
     struct end end = {status.code, status.cpu_ms, status.signal, (status.flags & IS_LATE) != 0};
