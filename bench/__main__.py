@@ -24,7 +24,7 @@ from bench.session import ORDER
 RESULTS = ROOT / "bench" / "results"
 SQLITE = [group for group in ORDER if group != "growth"]
 """All but ten minutes of open pages, which are asked for by name."""
-POSTGRESQL = ["rest", "scale", "burst", "crud", "tables"]
+POSTGRESQL = ["rest", "scale", "alone", "burst", "crud", "tables"]
 QUICK = {"SQLite": ["rest", "scale", "burst", "state"], "PostgreSQL": ["rest", "burst"]}
 
 

@@ -14,20 +14,21 @@ HALF_S, HOLD_S = 60.0, 2.0
 
 
 def measure(server: Server, *, quick: bool = False, most: bool = True) -> dict[str, Any]:
-    """Ten on 10 warm, twenty on 10 warm and, if ``most``, a hundred on 20 warm of which the pool has at most 40."""
+    """Ten on 10 warm, fifty on 50, twenty on 10 and, if ``most``, a hundred on 20 warm of a pool of at most 40."""
     tenants, found = Tenants(server, "burst"), dict[str, Any]()
     for name, warm, bound, count, rounds in (
         ("tenAtOnce", 10, 10, 10, 2 if quick else 4),
+        ("fiftyAtOnce", 50, 50, 50, 0 if quick else 2),
         ("twentyAtOnce", 10, 20, 20, 1 if quick else 2),
         ("hundredAtOnce", 20, 40, 100, 0 if quick or not most else 1),
     ):
         times, lone = [], []
-        for number in range(rounds + 1 if name == "tenAtOnce" else rounds):
+        for number in range(rounds + 1 if warm == count and rounds else rounds):
             tenants.release_all()
             tenants.sources.clear()
             tenants.size(warm, bound)
             ours = _served(tenants, count, bound)
-            if name == "tenAtOnce":
+            if warm == count:
                 tenants.expect_warm()
                 if number == 0:
                     continue  # it warms up

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 
@@ -29,9 +30,18 @@ def _at(times: Sequence[float], share: float) -> float:
     return statistics.median(times) if share == 0.5 else percentile(times, share)
 
 
-def with_margin(bare_ms: float) -> float:
-    """What transfers and releases may take: a quarter more than the bare things, and 100 ms."""
-    return 1.25 * bare_ms + 100
+@dataclass(frozen=True, slots=True)
+class Margin:
+    """What something may take beside the bare things: their time, ``factor`` times, and ``ms`` more."""
+
+    factor: float
+    ms: float
+
+    def of(self, bare_ms: float) -> float:
+        return self.factor * bare_ms + self.ms
+
+
+TRANSFER, RELEASE = Margin(1.15, 80), Margin(1.2, 60)
 
 
 def beside(found: dict[str, Any], bare: dict[str, Any]) -> dict[str, Any]:

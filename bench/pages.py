@@ -23,7 +23,7 @@ from bench.server import MANAGE, Server
 CONTAINERS, EVENTS, RUNS = 500, 5000, 500
 ROUNDS, LOADS, SEEN = 20, 8, 15
 GROWTH_S, UPDATES_PER_S = 600, 5
-TARGETS_MS = {"server": 100, "firstLoad": 500, "navigation": 200}
+TARGETS_MS = {"server": 100, "firstLoad": 400, "navigation": 150}
 CHROMIUM = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
             "--disable-component-update", "--disable-sync"]  # fmt: skip
 FIRST = ("an empty view", "overview", "pool", "activity")

@@ -109,7 +109,7 @@ def measure(server: Server, rounds: int = ROUNDS) -> dict[str, Any]:
         "perSecond": [round(value, 2) for value in ours],
         "barePerSecond": [round(value, 2) for value in lone],
         "share": round(share, 3),
-        "targetShare": 0.85,
+        "targetShare": 0.9,
     }
 
 

@@ -14,6 +14,9 @@ from bench import tables as growth
 from bench.targets import Line, lines
 
 WHY = {
+    "alone": "A claim in a row is half as long: after a quiet of 300 ms its code and data have left the processor's caches, and the bare claim beside it takes twice as long too. Thirteen statements, two requests to the sink and one to the engine are what is left to take out (docs/performance.md).",
+    "firstAnswer": "As for the claim at rest.",
+    "firstCommand": "As for the claim at rest; the command itself is 3 to 5 ms of it.",
     "tenAtOnce": "A claim is 9 to 11 ms of the web process's processor, and on PostgreSQL it waits 3 ms more for the database, two of whose answers are a commit on disk. Ten have their median at five and a half of them (ADR 22), and other rounds of the same run were faster. A second web process serves them on the other processor.",
     "twentyAtOnce": "Ten of the twenty wait for containers that are started for them, four at a time; that is the engine's rate, and both processors are busy with it.",
     "transfer 10 MB in 1,000 files near": "The census before, the listing afterwards (a thousand names), and the listing as an object of its own. Writing a thousand files differs from minute to minute on this disk: see cp.",
@@ -26,10 +29,16 @@ BAR, ROW, WIDTH = 18, 26, 780
 COLORS = (("p99Ms", "#cfd8e3"), ("p95Ms", "#8fb0d9"), ("p50Ms", "#2f6fc4"))
 LABELS = {
     ("scale", "claim"): "warm claim, one client",
+    ("alone", "inARow"): "claim, one after the other",
+    ("alone", "afterThird"): "claim after 300 ms of quiet",
+    ("alone", "afterSecond"): "claim after 1 s of quiet",
+    ("alone", "firstAnswer"): "claim after 300 ms, to the first HTTP answer",
+    ("alone", "firstCommand"): "claim after 300 ms with its first command",
     ("scale", "fortyPerSecond"): "40 claims/s for 4 s on 200 warm",
     ("half",): "half the refill rate for 60 s, with releases",
     ("refill", "claims"): "warm claims while another pool refills",
     ("burst", "tenAtOnce"): "10 claims at once on 10 warm",
+    ("burst", "fiftyAtOnce"): "50 claims at once on 50 warm",
     ("burst", "twentyAtOnce"): "20 claims at once on 10 warm",
     ("burst", "hundredAtOnce"): "100 claims at once on 20 warm (at most 40)",
     ("state", "firstAnswer"): "claim to the container's first HTTP answer",
@@ -81,7 +90,7 @@ def write(found: dict[str, Any], results: Path) -> str:
             "| what | target | measured | beside the bare thing | |",
             "| --- | --- | --- | --- | --- |",
         ]
-        for line in lines(one["groups"]):
+        for line in lines(one["groups"], name):
             page.append(f"| {line.what} | {line.target} | {line.figure} | {line.bare} | {line.verdict} |")
             if not line.is_met:
                 missed.append(
@@ -108,7 +117,7 @@ def tables(found: dict[str, Any]) -> str:
         rows += [f"== {name} ({one['database']}, Docker {one['engine']}) ==", ""]
         rows += _times(one["groups"])
         rows += _others(one)
-        verdicts: list[Line] = list(lines(one["groups"]))
+        verdicts: list[Line] = list(lines(one["groups"], name))
         rows += [
             f"{'target':<66}{'':>6}",
             *(f"  {line.what:<60}{line.target:<52}{line.verdict.strip('*')}" for line in verdicts),

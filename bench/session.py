@@ -13,13 +13,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench import burst, commands, crud, fan_out, pages, periodic, refill, rest, scale, state, tables, transfers
+from bench import alone, burst, commands, crud, fan_out, pages, periodic, refill, rest, scale, state, tables, transfers
 from bench.server import Server, running
 
 ORDER = [
     "rest",
     "refill",
     "scale",
+    "alone",
     "burst",
     "half",
     "state",
@@ -51,6 +52,8 @@ def measure(server: Server, group: str, found: dict[str, Any], *, quick: bool, i
             return measured if quick else {**measured, "claims": refill.claims_meanwhile(server)}
         case "scale":
             return scale.measure(server, quick=quick, sizes=scale.SIZES if is_default else (10, 200))
+        case "alone":
+            return alone.measure(server, quick=quick)
         case "burst":
             return burst.measure(server, quick=quick, most=is_default)
         case "half":

@@ -86,7 +86,7 @@ def _case(case: Case, spec_id: str) -> dict[str, Any]:
     found["rounds"] = case.rounds
     for verb in ("save", "restore"):
         found[f"{verb}Ratio"] = round(found[f"{verb}Ms"] / found[f"{verb}RcloneMs"], 2)
-        found[f"{verb}Met"] = found[f"{verb}Ms"] <= figures.with_margin(found[f"{verb}RcloneMs"])
+        found[f"{verb}Met"] = found[f"{verb}Ms"] <= figures.TRANSFER.of(found[f"{verb}RcloneMs"])
     found["rcloneMaxRssMb"] = round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)
     return found
 
@@ -179,7 +179,7 @@ def _check_equal(one: Path, other: Path) -> None:
 
 
 def table(rows: list[dict[str, Any]]) -> list[str]:
-    head = ("state", "distance", "save", "rclone", "ratio", "restore", "rclone", "ratio", "cp", "within 25 % + 100 ms")
+    head = ("state", "distance", "save", "rclone", "ratio", "restore", "rclone", "ratio", "cp", "within 15 % + 80 ms")
     lines = [("{:<22}{:<9}" + "{:>10}" * 7 + "  {}").format(*head)]
     for row in rows:
         met = "met" if row["saveMet"] and row["restoreMet"] else "not met"
