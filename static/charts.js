@@ -1,4 +1,5 @@
-// History charts with a cursor. The server's SVG, its words and its table stay where there is no script.
+// History charts with a cursor. The server's SVG, its words and its table stay until somebody points at a chart: the
+// library that draws the cursor weighs as much as a page.
 "use strict";
 
 (() => {
@@ -24,7 +25,8 @@
     return found;
   };
   const charts = new Map();
-  const sync = uPlot.sync("history");
+  const own = document.currentScript;
+  let library = null; // a promise, once it was asked for
 
   function table(data) {
     return [data.times, ...data.series.map((one) => one.values)];
@@ -40,7 +42,7 @@
     const options = {
       width: plot.clientWidth,
       height: 150,
-      cursor: { sync: { key: sync.key }, y: false },
+      cursor: { sync: { key: "history" }, y: false },
       ms: 1e-3,
       tzDate: (seconds) =>
         document.body.dataset.times === "local"
@@ -159,6 +161,33 @@
       draw(plot);
     }
   });
-  document.addEventListener("htmx:afterSettle", all);
-  all();
+
+  function load() {
+    const sheet = Object.assign(document.createElement("link"), { rel: "stylesheet", href: own.dataset.style });
+    const script = Object.assign(document.createElement("script"), { src: own.dataset.library });
+    return Promise.all(
+      [sheet, script].map(
+        (element) =>
+        new Promise((done, failed) => {
+          element.onload = done;
+          element.onerror = failed;
+          document.head.append(element);
+        }),
+      ),
+    );
+  }
+
+  async function begin(event) {
+    if (library || !event.target.closest?.(".plot[data-chart]")) return;
+    library = load();
+    try {
+      await library;
+      uPlot.sync("history");
+      document.addEventListener("htmx:afterSettle", all);
+      all();
+    } catch {
+      library = null; // the next time
+    }
+  }
+  for (const type of ["pointerover", "pointerdown"]) document.addEventListener(type, begin, { passive: true });
 })();

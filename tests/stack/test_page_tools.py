@@ -353,7 +353,9 @@ def test_a_run_that_fails_says_why_on_its_page(stack, pools, page, sink_server):
 def test_charts_have_a_cursor_and_do_not_pile_up(stack, pools, page):
     pool = pools(warm=2, maxSize=4)
     live(page, f"{stack.base}/pools/{pool}/?tab=usage")
-    eventually(lambda: (page.reload(), page.locator(".uplot canvas").count())[1] == 4, 60, 2)
+    eventually(lambda: (page.reload(), page.locator(".plot[data-chart]").count())[1] == 4, 60, 2)
+    page.locator(".plot[data-chart]").first.hover()
+    expect(page.locator(".uplot canvas")).to_have_count(4)
     for number in range(3):
         stack.claim(f"chart-{number}", pool)
         page.wait_for_timeout(600)
