@@ -38,14 +38,14 @@ def measure(server: Server) -> dict[str, Any]:
     states = [volumes.volume_path(UUID(one["containerId"]), "state") for one in claimed]
     for state in states:
         for number in range(FILES):
-            _change(state, number)
+            change_file(state, number)
     time.sleep(INTERVAL_S * 1.5)
     since, before = timezone.now(), server.cpu_s()
     began = time.monotonic()
     turn = 0
     while time.monotonic() - began < SECONDS:
         for state in states:
-            _change(state, turn % FILES)
+            change_file(state, turn % FILES)
         turn += 1
         time.sleep(max(0.0, began + turn * INTERVAL_S / 2 - time.monotonic()))
     took = time.monotonic() - began
@@ -93,7 +93,7 @@ def measure(server: Server) -> dict[str, Any]:
     }
 
 
-def _change(state: Path, number: int) -> None:
+def change_file(state: Path, number: int) -> None:
     uid = state.stat().st_uid
     draft = state / f".draft-{number}"
     draft.write_bytes(os.urandom(BYTES))

@@ -9,7 +9,7 @@ from math import log10
 from pathlib import Path
 from typing import Any
 
-from bench import fan_out, pages, periodic, rest, transfers
+from bench import fan_out, pages, periodic, rest, transfers, weight
 from bench import tables as growth
 from bench.targets import Line, lines
 
@@ -181,7 +181,7 @@ def _others(one: dict[str, Any]) -> list[str]:
         ]
     for group, table in (
         ("periodic", periodic.table), ("transfers", transfers.table), ("events", fan_out.table),
-        ("pages", pages.table), ("tables", growth.table), ("growth", pages.growth_table),
+        ("pages", pages.table), ("weight", weight.table), ("tables", growth.table), ("growth", pages.growth_table),
     ):  # fmt: skip
         if group in groups:
             rows += [*table(groups[group]), ""]

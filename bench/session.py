@@ -13,7 +13,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench import alone, burst, commands, crud, fan_out, pages, periodic, refill, rest, scale, state, tables, transfers
+from bench import (
+    alone,
+    burst,
+    commands,
+    crud,
+    fan_out,
+    pages,
+    periodic,
+    refill,
+    rest,
+    scale,
+    state,
+    tables,
+    transfers,
+    weight,
+)
 from bench.server import Server, running
 
 ORDER = [
@@ -30,12 +45,13 @@ ORDER = [
     "crud",
     "events",
     "pages",
+    "weight",
     "tables",
     "growth",
 ]
 PLAIN: dict[str, Callable[[Server], Any]] = {
     "periodic": periodic.measure, "transfers": transfers.measure, "events": fan_out.measure, "pages": pages.measure,
-    "growth": pages.measure_growth,
+    "weight": weight.measure, "growth": pages.measure_growth,
 }  # fmt: skip
 """Groups that are the same on each database and whether it is to be quick or not."""
 REFILL_PER_S = 5.0

@@ -101,6 +101,21 @@ def lines(groups: dict[str, Any], database: str) -> Iterator[Line]:
         bare, share = f"{time / empty:.1f} × {empty} ms (an empty view)", time / most["navigation"]
         yield Line("navigation", "page: navigation", f"p95 ≤ {most['navigation']} ms", f"{time} ms", bare, share)
 
+    if found := groups.get("weight"):
+        yield from _weights(found)
+
+
+def _weights(found: dict[str, Any]) -> Iterator[Line]:
+    """The worst page of each figure."""
+    for key, what, unit in (
+        ("coldKb", "page: cold, on the wire", " kB"),
+        ("liveKbPerS", f"page: open, {found['tenants']} tenants saved every {found['intervalS']} s", " kB/s"),
+        ("liveShift", "page: cumulative layout shift, loaded and open", ""),
+    ):
+        figure, name = max((one[key], name) for name, one in found["pages"].items())
+        most = found["targets"]["shift" if key == "liveShift" else key]
+        yield Line(key, f"{what} (worst: {name})", f"≤ {most}{unit}", f"{figure}{unit}", "", figure / most)
+
 
 def _times(key: str, what: str, one: dict[str, Any], limits: Limits) -> Line:
     bare = ""
