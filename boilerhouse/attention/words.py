@@ -17,11 +17,11 @@ def sentence(text: str) -> str:
 
 
 def age(seconds: float) -> str:
-    """Rounded: ``40 s``, ``12 min``, ``5 h``, ``3 d``."""
+    """Rounded, also seconds, so that a sentence stays the same for a while: ``40 s``, ``12 min``, ``5 h``, ``3 d``."""
     for unit, length in (("d", 86_400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * length:
             return f"{seconds / length:.0f} {unit}"
-    return f"{max(0, seconds):.0f} s"
+    return f"{round(seconds, -1) if seconds >= 10 else max(0, seconds):.0f} s"
 
 
 def listed(names: Sequence[str], most: int = 3) -> str:

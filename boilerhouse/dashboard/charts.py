@@ -9,6 +9,8 @@ from datetime import datetime, timedelta
 
 from django.utils import timezone
 
+from boilerhouse.dashboard import time_steps
+
 WIDTH, HEIGHT = 600.0, 120.0
 RANGES = {"1h": timedelta(hours=1), "6h": timedelta(hours=6), "24h": timedelta(hours=24), "7d": timedelta(days=7)}
 POINTS = 240
@@ -57,6 +59,12 @@ def asked_range(text: str | None) -> str:
     return text if text in RANGES else "1h"
 
 
+def end_of(span: str) -> datetime:
+    """Where the chart of the last ``span`` ends: now, or up to a point's width later, so that it stays as it is
+    meanwhile."""
+    return time_steps.ceil(timezone.now(), RANGES[span] / POINTS)
+
+
 def thin(rows: Sequence[Point]) -> list[Point]:
     """At most ``POINTS`` samples, evenly chosen, including the last."""
     step = max(1, len(rows) // POINTS)
@@ -83,7 +91,7 @@ def chart(
     values: ``bytes``, ``cores`` or nothing. ``now`` replaces the newest samples in the chart's figures. ``limit``, a
     value and its words, is drawn as a line, and the chart is high enough to show it.
     """
-    end = timezone.now()
+    end = end_of(span)
     start, end = period or (end - RANGES[span], end)
     length = end - start
     points_of = {name: thin([point for point in points if point[0] >= start]) for name, points in series.items()}

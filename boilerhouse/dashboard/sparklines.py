@@ -8,6 +8,7 @@ from datetime import timedelta
 from django.core.cache import cache
 from django.utils import timezone
 
+from boilerhouse.dashboard import time_steps
 from pools.models import PoolUsage
 
 SPAN = timedelta(hours=1)
@@ -40,8 +41,8 @@ def of_pools(sizes: dict[str, int]) -> dict[str, Sparkline]:
 
 
 def _read(sizes: dict[str, int]) -> dict[str, Sparkline]:
-    start = timezone.now() - SPAN
     step = SPAN / BUCKETS
+    start = time_steps.floor(timezone.now() - SPAN, step)
     peaks: dict[str, dict[int, int]] = {}
     rows = PoolUsage.objects.filter(at__gte=start, pool_id__in=sizes).values_list("pool_id", "at", "claimed")
     for pool_id, at, claimed in rows:

@@ -15,7 +15,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from boilerhouse.core.models import Role
-from boilerhouse.dashboard import badges, charts, consequences, container_charts, feeds
+from boilerhouse.dashboard import badges, charts, consequences, container_charts, feeds, time_steps
 from boilerhouse.dashboard.access import action, may, page, slow
 from boilerhouse.dashboard.pages import container_logs, removed_containers
 from boilerhouse.dashboard.templatetags.ui import short
@@ -30,6 +30,8 @@ EVENTS = 20
 ALL = "all"
 SPANS = (ALL, "1h", "6h", "24h")
 SHORTEST = timedelta(minutes=2)
+STEP = timedelta(seconds=5)
+"""The charts stay as they are for so long, unless there are new samples."""
 
 
 def _find(container_id: UUID) -> Container:
@@ -68,7 +70,7 @@ def container(request: HttpRequest, container_id: UUID) -> HttpResponse:
 
 def _span(request: HttpRequest, container: Container) -> tuple[str, tuple[datetime, datetime]]:
     """The charts' time range: the last hour, or the container's whole life if that is shorter."""
-    now = timezone.now()
+    now = time_steps.ceil(timezone.now(), STEP)
     age = max(SHORTEST, now - container.created_at)
     span = request.GET.get("range", "")
     if span not in SPANS:

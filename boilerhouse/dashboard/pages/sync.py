@@ -8,7 +8,6 @@ from uuid import UUID
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
-from django.utils import timezone
 
 from boilerhouse.attention import causes, save_causes
 from boilerhouse.core.models import Event
@@ -85,7 +84,7 @@ def monitor(request: HttpRequest) -> HttpResponse:
 
 def _charts(span: str) -> list[charts.Chart]:
     """Transferred bytes and results, per part of the time range."""
-    start = timezone.now() - charts.RANGES[span]
+    start = charts.end_of(span) - charts.RANGES[span]
     step = charts.RANGES[span] / 48
     runs = SyncRun.objects.filter(finished_at__gte=start).order_by("-finished_at").annotate(sent=sent())
     columns = ("finished_at", "direction", "state", "sent")

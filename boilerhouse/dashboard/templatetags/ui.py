@@ -89,10 +89,12 @@ def duration_ms(milliseconds: float | None) -> str:
 
 @register.filter
 def took(run: Any) -> str:
-    """How long something with ``started_at`` and ``finished_at`` took, so far or in all."""
+    """How long something with ``started_at`` and ``finished_at`` took; until it ends, how long since, ticking."""
     if run.started_at is None:
         return ""
-    return duration(((run.finished_at or timezone.now()) - run.started_at).total_seconds())
+    if run.finished_at is None:
+        return age(run.started_at)
+    return duration((run.finished_at - run.started_at).total_seconds())
 
 
 @register.filter
