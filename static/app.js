@@ -58,7 +58,7 @@ function connect() {
   socket.onmessage = (event) => {
     if (event.data.startsWith('{"log"'))
       document.dispatchEvent(new CustomEvent("bh:log", { detail: JSON.parse(event.data) }));
-    else refresh();
+    else touch(JSON.parse(event.data).type);
   };
   socket.onclose = (event) => {
     document.dispatchEvent(new CustomEvent("bh:socket", { detail: false }));
@@ -101,30 +101,85 @@ function showLoss() {
 // Refreshing ------------------------------------------------------------------------------------------
 
 const EVERY_MS = 400;
+const SYNC_MS = 2000; // transfers tell of every step, and most of them at once
 const SAFETY_MS = 10000;
-let lastAsked = 0;
-let isDue = null;
 let seenAt = Date.now();
+let checkedAt = 0; // when all sections were asked for
+let timer = null;
+const due = new Map(); // id of a section: when it is asked for
+const asked = new Map(); // id of a section: when it was
+const asking = new Set(); // sections of the next request
+let awaited = new Set(); // those of the request under way
+
+// What is asked for by itself: the navigation, each section, and the page without its sections.
+const sections = () => document.querySelectorAll("[data-etag]");
+
+// Which events change a section stands at it, otherwise at the page. Words are types of events or their first parts.
+function isChangedBy(section, type) {
+  const words = (section.dataset.on ?? main().dataset.on ?? "*").split(" ");
+  return words.some((word) => word === "*" || type === word || type.startsWith(`${word}.`));
+}
+
+function touch(type) {
+  if (type === "reset" || type === "error") return refresh();
+  const changed = [...sections()].filter((section) => isChangedBy(section, type));
+  if (changed.length) schedule(changed, /^sync\.|^pool\.pulling$/.test(type) ? SYNC_MS : EVERY_MS);
+}
 
 function refresh() {
+  schedule(sections(), EVERY_MS);
+}
+
+function schedule(changed, pause) {
   if (isPaused) {
     missed += 1;
     show("paused", `Paused, ${missed} update${missed === 1 ? "" : "s"}`);
     return;
   }
-  if (isDue || isGone || !main()) return;
-  isDue = setTimeout(
-    () => {
-      isDue = null;
-      lastAsked = Date.now();
-      if (!document.hidden) htmx.trigger(main(), "bh:refresh");
-    },
-    Math.max(0, lastAsked + EVERY_MS - Date.now()),
-  );
+  if (isGone || !main()) return;
+  for (const { id } of changed) {
+    const at = Math.max(Date.now(), (asked.get(id) || 0) + pause);
+    due.set(id, Math.min(at, due.get(id) ?? at));
+  }
+  if (!due.size) return;
+  clearTimeout(timer);
+  timer = setTimeout(requestDue, Math.max(0, Math.min(...due.values()) - Date.now()));
 }
 
+// Sections that are due soon join those that are due now.
+function requestDue() {
+  if (document.hidden || isPaused) {
+    due.clear(); // all of them, once the page is seen
+    return;
+  }
+  const now = Date.now();
+  for (const [id, at] of due) {
+    if (at > now + EVERY_MS) continue;
+    due.delete(id);
+    asked.set(id, now);
+    asking.add(id);
+  }
+  if (due.size) timer = setTimeout(requestDue, Math.min(...due.values()) - now);
+  if ([...sections()].every(({ id }) => asking.has(id))) checkedAt = now;
+  htmx.trigger(main(), "bh:refresh");
+}
+
+// The server sends what differs from these digests, and nothing of the sections that no event has touched.
+document.addEventListener("htmx:configRequest", (event) => {
+  if (event.detail.elt.id !== "main") return;
+  const here = [...sections()];
+  event.detail.headers["If-None-Match"] = `"${here.map((one) => one.dataset.etag).join(".")}"`;
+  const untouched = here.filter(({ id }) => !asking.has(id)).map(({ id }) => id);
+  if (untouched.length) event.detail.headers["BH-Untouched"] = untouched.join(" ");
+  awaited = new Set(asking);
+  asking.clear();
+});
+document.addEventListener("htmx:beforeSwap", (event) => {
+  if (event.detail.xhr.status === 304) event.detail.shouldSwap = false;
+});
+
 setInterval(() => {
-  if (!isPaused && Date.now() - lastAsked > SAFETY_MS) refresh();
+  if (!isPaused && Date.now() - checkedAt > SAFETY_MS) refresh();
   for (const card of document.querySelectorAll(".card")) {
     card.classList.toggle("stale", isLive() && !isPaused && !document.hidden && Date.now() - seenAt > 3 * SAFETY_MS);
   }
@@ -152,8 +207,23 @@ document.addEventListener("htmx:afterRequest", (event) => {
   if (event.detail.successful) {
     seenAt = Date.now();
     document.body.dataset.polled = "ok";
+    readAt(event.detail.xhr.getResponseHeader("Date"));
   } else document.body.dataset.polled = "";
 });
+
+// A section that is answered shows the state of now, whether or not it has changed.
+function readAt(date) {
+  const at = new Date(date || Date.now()).toISOString();
+  for (const time of document.querySelectorAll("time[data-as-of]")) {
+    if (!awaited.has(time.closest("[data-etag]")?.id)) continue;
+    time.dateTime = at;
+    time.title = `${at.slice(0, 10)} ${at.slice(11, 19)} UTC`;
+    time.textContent = at.slice(11, 19);
+    delete time.dataset.local;
+  }
+  inZone();
+}
+
 document.addEventListener("htmx:responseError", (event) => {
   if (event.detail.elt.id !== "main" || event.detail.xhr.status !== 404 || isGone) return;
   isGone = true;
@@ -189,8 +259,8 @@ document.addEventListener("htmx:beforeSwap", (event) => {
   // Signed out meanwhile: the login page must not be put into this one.
   if (
     event.detail.elt.id === "main" &&
-    event.detail.xhr.status < 400 &&
-    !event.detail.xhr.responseText.includes('id="nav"')
+    event.detail.xhr.status < 300 &&
+    !event.detail.xhr.responseText.includes("data-etag")
   ) {
     event.detail.shouldSwap = false;
     location.href = event.detail.xhr.responseURL; // the login page, which says why
@@ -218,6 +288,7 @@ if (window.Idiomorph) {
   Object.assign(Idiomorph.defaults.callbacks, {
     beforeNodeMorphed(old, fresh) {
       if (old.nodeType !== 1) return true;
+      if (fresh.hasAttribute?.("data-same")) return false; // the server says that it has not changed
       if (old.hasAttribute("data-keep")) return false; // what is being typed or read stays
       if (old.hasAttribute("data-count")) return false; // the server knows of no selection
       if (old.matches("time[data-local]") && fresh.dateTime === old.dateTime) return false;
@@ -252,6 +323,7 @@ function holds(feed, fresh) {
   const button = feed.querySelector("[data-show-feed]");
   button.textContent = `${count} update${count === 1 ? "" : "s"}, show`;
   button.hidden = false;
+  feed.closest("[data-etag]").dataset.etag = ""; // what is held back is asked for again
   return true;
 }
 

@@ -21,7 +21,7 @@ from boilerhouse.core.all_or_nothing import all_or_nothing
 from boilerhouse.core.errors import BoilerhouseError, Invalid, NotFound, TooMany
 from boilerhouse.core.models import Role, Session
 from boilerhouse.core.roles import reaches, role_of
-from boilerhouse.dashboard import questions
+from boilerhouse.dashboard import page_sections, questions
 from boilerhouse.dashboard.questions import Question
 from boilerhouse.process import budgets
 from boilerhouse.web import connections, transport
@@ -100,6 +100,16 @@ def _refusal(request: HttpRequest, error: BoilerhouseError) -> HttpResponse:
     return answer
 
 
+def _in_sections(view: View) -> View:
+    @wraps(view)
+    def shown(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        response = view(request, *args, **kwargs)
+        is_page = response.status_code == 200 and response.get("Content-Type", "").startswith("text/html")
+        return page_sections.mark(request, response) if is_page else response
+
+    return shown
+
+
 def page(least: Role = Role.VIEWER) -> Callable[[View], View]:
     """A page for staff of at least this role.
 
@@ -107,7 +117,8 @@ def page(least: Role = Role.VIEWER) -> Callable[[View], View]:
     """
 
     def decorate(view: View) -> View:
-        guarded = require_safe(vary_on_headers("HX-Request", "HX-Target")(_guarded(view, least)))
+        varies = vary_on_headers("HX-Request", "HX-Target", page_sections.UNTOUCHED)
+        guarded = require_safe(varies(_in_sections(_guarded(view, least))))
         guarded.is_page = True  # type: ignore[attr-defined]
         return guarded
 

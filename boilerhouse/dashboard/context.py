@@ -15,6 +15,7 @@ from boilerhouse.attention import save_causes
 from boilerhouse.core.models import Role
 from boilerhouse.core.roles import role_of
 from boilerhouse.dashboard.access import may
+from boilerhouse.dashboard.page_sections import is_refresh
 from boilerhouse.dashboard.zones import zone_of
 from pools.models import Pool
 from tenants.models import Assignment
@@ -59,11 +60,6 @@ def shell(request: HttpRequest) -> dict[str, Any]:
     rights = {"may_operate": may(request, Role.OPERATOR), "may_admin": may(request, Role.ADMIN)}
     layout = "refreshed.html" if is_refresh(request) else "shell.html"
     return {**values, **rights, "nav": _nav(request.path), "role_name": role.value, "layout": layout}
-
-
-def is_refresh(request: HttpRequest) -> bool:
-    """Whether an open page requests its refresh: htmx then replaces its ``main`` and navigation."""
-    return bool(request.htmx) and request.htmx.target == "main"  # type: ignore[attr-defined]
 
 
 def _nav(path: str) -> list[NavItem]:

@@ -21,8 +21,8 @@ from django.http import HttpRequest
 
 from boilerhouse.dashboard import exports, time_ranges
 from boilerhouse.dashboard.addresses import Address
-from boilerhouse.dashboard.context import is_refresh
 from boilerhouse.dashboard.listing import Chip
+from boilerhouse.dashboard.page_sections import is_refresh
 from boilerhouse.dashboard.time_ranges import Day, TimeRange
 
 PER_PAGE = 50

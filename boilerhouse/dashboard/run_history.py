@@ -14,9 +14,9 @@ from django.utils.dateparse import parse_datetime
 
 from boilerhouse.dashboard import time_ranges
 from boilerhouse.dashboard.addresses import Address
-from boilerhouse.dashboard.context import is_refresh
 from boilerhouse.dashboard.journals import COUNTED
 from boilerhouse.dashboard.listing import Choice, Listing
+from boilerhouse.dashboard.page_sections import is_refresh
 from boilerhouse.dashboard.time_ranges import Day
 from boilerhouse.dashboard.zones import zone_of
 from syncing.models import SyncRun, sent

@@ -7,6 +7,7 @@ import re
 import pytest
 from playwright.sync_api import expect
 
+from boilerhouse.core.events import emit
 from tests.stack.chromium import live, member, sign_in
 from tests.stack.conftest import eventually
 
@@ -129,6 +130,48 @@ def test_a_tab_that_is_not_seen_follows_no_log(stack, pools, page):
     be_seen(True)
     expect(page.locator("#log")).to_contain_text("said-meanwhile")
     expect(page.locator("#log")).not_to_contain_text("Reconnected")
+
+
+def test_an_event_fetches_the_pages_that_it_changes_and_a_hidden_tab_fetches_nothing(stack, pools, page):
+    """C21: every event fetched every open page, all of it."""
+    pool = pools(warm=1)
+    stack.claim("weigh-1", pool)
+    fetched: list[int] = []
+    page.on("response", lambda one: fetched.append(one.status) if one.request.resource_type == "xhr" else None)
+
+    def quiet_ms(ms: int = 1500) -> list[int]:
+        fetched.clear()
+        page.wait_for_timeout(ms)
+        return list(fetched)
+
+    # What all pages ask for every ten seconds is not the subject.
+    page.add_init_script("const every = setInterval; window.setInterval = (f, ms) => ms === 1000 ? 0 : every(f, ms)")
+    live(page, f"{stack.base}/tenants/weigh-1/")
+    eventually(lambda: not quiet_ms())
+    fetched.clear()
+    emit("container.claimed", pool_id=pool, tenant_id="weigh-2", container_id="c-2")
+    assert quiet_ms() == []
+    emit("pool.warning", pool_id=pool, tenant_id="weigh-1", detail="said-of-this-tenant")
+    assert quiet_ms() == [200]
+    read = page.locator("time[data-as-of]").first
+    before = read.get_attribute("datetime")
+    page.wait_for_timeout(1100)
+    emit("sync.progress", pool_id=pool, tenant_id="weigh-1")
+    assert quiet_ms(2500) == [304]
+    assert read.get_attribute("datetime") > before, "what has not changed was read again"
+    live(page, f"{stack.base}/workloads/")
+    eventually(lambda: not quiet_ms())
+    emit("sync.completed", pool_id=pool, tenant_id="weigh-1")
+    assert quiet_ms(2500) == []
+    emit("pool.scaled", pool_id=pool)
+    assert quiet_ms() == [304]
+    page.evaluate("Object.defineProperty(document, 'hidden', { configurable: true, get: () => true })")
+    for _ in range(3):
+        emit("pool.scaled", pool_id=pool)
+    assert quiet_ms() == []
+    page.evaluate("Object.defineProperty(document, 'hidden', { configurable: true, get: () => false })")
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    assert quiet_ms() == [304]
 
 
 def test_back_shows_the_filters_that_are_on(stack, pools, page):

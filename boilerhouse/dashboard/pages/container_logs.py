@@ -10,8 +10,8 @@ from django.http import HttpRequest, HttpResponse
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.models import Role
 from boilerhouse.dashboard.access import page, slow
-from boilerhouse.dashboard.context import is_refresh
 from boilerhouse.dashboard.log_lines import LogLine, LogSearch, choose, log_lines
+from boilerhouse.dashboard.page_sections import is_refresh
 from boilerhouse.dashboard.templatetags.ui import short
 from pools import errors as pool_errors
 from pools import tombstones

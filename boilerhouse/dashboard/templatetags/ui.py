@@ -38,6 +38,15 @@ def clock(value: datetime) -> SafeString:
 
 
 @register.filter
+def as_of(value: datetime) -> SafeString:
+    """When what is shown was read, which the browser moves on with each answer."""
+    absolute = f"{value:%Y-%m-%d %H:%M:%S} UTC"
+    text = f"{value:%H:%M:%S}"
+    form = '<time datetime="{}" title="{}" data-clock data-as-of>{}</time>'
+    return format_html(form, value.isoformat(), absolute, text)
+
+
+@register.filter
 def at_time(value: datetime) -> SafeString:
     """A date with its time."""
     text = f"{value:%Y-%m-%d %H:%M:%S}"
