@@ -606,6 +606,52 @@ for (const toast of document.querySelectorAll(".toast[data-toast=success]")) {
   });
 }
 
+// What few visits need is loaded when it is needed.
+window.loadFiles = (style, script) =>
+  Promise.all(
+    [
+      Object.assign(document.createElement("link"), { rel: "stylesheet", href: style }),
+      Object.assign(document.createElement("script"), { src: script }),
+    ].map(
+      (element) =>
+      new Promise((done, failed) => {
+        element.onload = done;
+        element.onerror = failed;
+        document.head.append(element);
+      }),
+    ),
+  );
+
+// The palette is loaded with the focus on the search field. Enter waits for it; where it cannot be loaded, the field's
+// form opens the search page.
+const searchField = document.getElementById("q");
+let paletteLoads = null; // a promise, once it was asked for
+let wantsResult = false; // Enter came before the palette
+
+async function loadPalette() {
+  if (paletteLoads) return;
+  const { style, script } = document.getElementById("palette").dataset;
+  paletteLoads = window.loadFiles(style, script);
+  try {
+    await paletteLoads;
+    window.searchPalette.begin(wantsResult);
+  } catch {
+    paletteLoads = null; // the next time
+    if (wantsResult) searchField.form.submit();
+  }
+}
+
+if (searchField) {
+  searchField.addEventListener("focus", loadPalette);
+  searchField.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" || event.isComposing || window.searchPalette || !searchField.value.trim()) return;
+    if (!paletteLoads) return;
+    event.preventDefault();
+    wantsResult = true;
+  });
+  if (document.activeElement === searchField) loadPalette();
+}
+
 // Keys: off inside fields; `?` shows them -----------------------------------------------------------------
 
 const PLACES = { o: "", p: "pools/", t: "tenants/", s: "sync/", w: "workloads/", a: "activity/" };
@@ -613,7 +659,7 @@ let goes = false;
 document.addEventListener("keydown", (event) => {
   if ((event.ctrlKey || event.metaKey) && event.key === "k") {
     event.preventDefault();
-    document.getElementById("q").focus();
+    searchField.focus();
     return;
   }
   if (
@@ -634,7 +680,7 @@ document.addEventListener("keydown", (event) => {
   }
   if (event.key === "/") {
     event.preventDefault();
-    (document.getElementById("f-q") || document.getElementById("q")).focus();
+    (document.getElementById("f-q") || searchField).focus();
   } else if (goes && event.key in PLACES) location.href = home + PLACES[event.key];
   goes = event.key === "g";
 });

@@ -162,24 +162,9 @@
     }
   });
 
-  function load() {
-    const sheet = Object.assign(document.createElement("link"), { rel: "stylesheet", href: own.dataset.style });
-    const script = Object.assign(document.createElement("script"), { src: own.dataset.library });
-    return Promise.all(
-      [sheet, script].map(
-        (element) =>
-        new Promise((done, failed) => {
-          element.onload = done;
-          element.onerror = failed;
-          document.head.append(element);
-        }),
-      ),
-    );
-  }
-
   async function begin(event) {
     if (library || !event.target.closest?.(".plot[data-chart]")) return;
-    library = load();
+    library = window.loadFiles(own.dataset.style, own.dataset.library);
     try {
       await library;
       uPlot.sync("history");

@@ -1,5 +1,5 @@
-// The palette: what the search field's text means, as it is typed. Without this script, the field's form opens the
-// search page, which shows the same. The pattern is ARIA's combobox with a list; the server makes the options.
+// The palette: what the search field's text means, as it is typed. app.js loads it when the field gets the focus. Without
+// this script, the field's form opens the search page, which shows the same. The pattern is ARIA's combobox with a list; the server makes the options.
 "use strict";
 
 (() => {
@@ -264,4 +264,16 @@
     if (isOpen() && !popup.contains(event.target) && !form.contains(event.target)) close();
   });
   field.addEventListener("blur", close);
+
+  // What happened while this was loaded.
+  window.searchPalette = {
+    begin(wantsResult) {
+      if (document.activeElement !== field) return;
+      type();
+      if (!wantsResult) return;
+      wantsFirst = true;
+      clearTimeout(due);
+      ask(field.value.trim());
+    },
+  };
 })();

@@ -92,6 +92,8 @@ def test_the_palette_opens_and_acts_by_keyboard_alone(stack, pools, page):
     pool = pools(warm=2, maxSize=3)
     stack.claim("palette-1", pool)
     live(page, f"{stack.base}/")
+    scripts = "performance.getEntriesByType('resource').filter(one => one.name.includes('/palette.')).length"
+    assert page.evaluate(scripts) == 0, "it is loaded with the focus"
     page.keyboard.press("Control+k")
     field, options = page.get_by_role("combobox", name="Search"), page.get_by_role("option")
     expect(field).to_be_focused()
