@@ -1,4 +1,4 @@
-"""The sync monitor: what is not saved, sinks by time, and failures that nothing has made up for."""
+"""The sync monitor: what is not saved, what runs, sinks by time, and failures that nothing has made up for."""
 
 from __future__ import annotations
 
@@ -52,6 +52,24 @@ def test_the_monitor_lists_the_tenants_whose_state_is_not_saved(staff):
     assert table.index("alice") < table.index("bob"), "who has waited longest comes first"
     assert 'action="/tenants/alice/release"' in table
     assert 'action="/tenants/bob/release"' not in table
+
+
+def test_a_run_is_listed_once_it_has_taken_two_seconds(staff):
+    """The rows of brief saves moved all that stands below them."""
+    spec = make_sync_spec(make_pool())
+    brief = run(spec, "brief", "running", minutes=0)
+    for path in ("/sync/", "/tenants/brief/"):
+        assert f'id="xfer-{brief.pk}"' not in text_of(staff.get(path)), path
+    page = text_of(staff.get("/sync/"))
+    assert 'Running <span class="count">1</span>' in page
+    assert "1 began less than 2 s ago." in page
+    older = run(spec, "older", "queued", minutes=0.1)
+    lasting = run(spec, "lasting", "running", minutes=0.05)
+    page = text_of(staff.get("/sync/"))
+    assert page.index(f'id="xfer-{older.pk}"') < page.index(f'id="xfer-{lasting.pk}"')
+    assert f'id="xfer-{brief.pk}"' not in page
+    assert 'Running <span class="count">3</span>' in page
+    assert f'id="xfer-{lasting.pk}"' in text_of(staff.get("/tenants/lasting/"))
 
 
 def test_nothing_unsaved_and_nothing_running_takes_one_line(staff):

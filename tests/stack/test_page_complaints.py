@@ -165,7 +165,7 @@ def test_22_a_transfer_shows_its_bytes_files_and_time_or_that_it_still_lists(sta
     spec = make_sync_spec(crowd, id="crowd-spec")
     alive = Process.objects.filter(kind="controller").latest("heartbeat_at").pk  # a dead owner's runs soon are failed
     about = {"spec": spec, "tenant_id": "crowd-001", "generation": 1, "direction": "upload", "trigger": "manual",
-             "owner": alive}  # fmt: skip
+             "owner": alive, "created_at": timezone.now() - timedelta(seconds=3)}  # fmt: skip
     known = {"bytes": 1_200_000_000, "totalBytes": 62_500_000_000, "percent": 1.9, "files": 2, "totalFiles": 86,
              "bytesPerSecond": 464_000, "etaMs": 137_000_000}  # fmt: skip
     runs = [

@@ -8,11 +8,12 @@ from uuid import UUID
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
+from django.utils import timezone
 
 from boilerhouse.attention import causes, save_causes
 from boilerhouse.core.models import Event
 from boilerhouse.core.text import lines
-from boilerhouse.dashboard import badges, charts, exports, failures, needs, sink_strips
+from boilerhouse.dashboard import badges, charts, exports, failures, needs, sink_strips, transfers
 from boilerhouse.dashboard.access import action, page
 from boilerhouse.dashboard.bounded_counts import up_to
 from boilerhouse.dashboard.listing import Choice
@@ -58,7 +59,6 @@ def not_saved() -> list[tuple[Any, str]]:
 @page()
 def monitor(request: HttpRequest) -> HttpResponse:
     specs = list(SyncSpec.objects.order_by("pk"))
-    unfinished = SyncRun.objects.unfinished().order_by("state", "created_at")
     failed = failures.of_last_day()
     recent = SyncRun.objects.filter(finished_at__gte=failed.since)
     states = [(state.value, badges.RUN[state].word) for state in SyncRunState if state not in UNFINISHED]
@@ -70,16 +70,24 @@ def monitor(request: HttpRequest) -> HttpResponse:
     history = RunHistory(request, SyncRun.objects.all(), choices)
     if exports.is_requested(request):
         return exports.as_csv("sync-runs", history.listing.all, COLUMNS)
-    count = unfinished.count()
     span = charts.asked_range(request.GET.get("range", "24h"))
     context: dict[str, Any] = {
         "list": history, "days": [(day, with_badges(day.rows)) for day in history.days], "zone": str(history.zone),
-        "running": with_badges(unfinished[:SHOWN_RUNNING]), "count": count, "total": up_to(recent),
+        **_running(), "total": up_to(recent),
         "failures": failed, "sinks": checked(specs), "unsaved": not_saved(),
         "unsaved_count": save_causes.unsaved().count(), "span": span, "spans": list(charts.RANGES),
         "charts": _charts(span), "needs": needs.of(causes.of_saves(), request), "keep": history.address.before("range"),
     }  # fmt: skip
     return render(request, "pages/sync.html", context)
+
+
+def _running() -> dict[str, Any]:
+    """The unfinished runs: those that are listed, and how many there are, are to be listed, and are brief so far."""
+    unfinished = SyncRun.objects.unfinished()
+    lasting = transfers.lasting(unfinished, timezone.now())
+    count, listed = unfinished.count(), lasting.count()
+    running = with_badges(lasting[:SHOWN_RUNNING])
+    return {"running": running, "count": count, "listed": listed, "brief": max(0, count - listed)}
 
 
 def _charts(span: str) -> list[charts.Chart]:

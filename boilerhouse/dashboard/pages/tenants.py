@@ -14,7 +14,7 @@ from django.utils import timezone
 from boilerhouse.core import deployment_settings
 from boilerhouse.core.errors import BoilerhouseError, Invalid, NotFound
 from boilerhouse.core.models import Role
-from boilerhouse.dashboard import badges, consequences, feeds, needs
+from boilerhouse.dashboard import badges, consequences, feeds, needs, transfers
 from boilerhouse.dashboard.access import action, form_page, page, slow
 from boilerhouse.dashboard.sections import tenant_history
 from boilerhouse.process import budgets
@@ -55,10 +55,10 @@ def tenant(request: HttpRequest, tenant_id: str) -> HttpResponse:
     claims = tenant_history.claims_of(tenant_id)
     last = claims[0] if claims else None
     claim_error = status.claim_error(last)
-    running = [run for run in runs if run.state in (SyncRunState.RUNNING, SyncRunState.QUEUED)]
     periodic_saves = list(syncs.periodic_saves(tenant_id)) if claim else []
     feed = feeds.newest(tenant_history.EVENTS, tenant_id=tenant_id)
     now, (month, days) = timezone.now(), tenant_history.usage_of(tenant_id)
+    running = [run for run in runs if transfers.is_lasting(run, now)]
     context: dict[str, Any] = {
         "tenant_id": tenant_id, "tenant": row, "held": claim, "last": last, "saved": saved, "now": now,
         "badge": _badge(claim, claim_error), "claim_error": claim_error,
