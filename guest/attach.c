@@ -105,6 +105,7 @@ void serve_attach(int connection, struct input *input) {
   const uint8_t *offset = payload + ID_BYTES + 1;
   int error = control_of(at) < 0 ? EPIPE : pass_on(connection, control_of(at), payload + ID_BYTES, 9);
   if (error == EAGAIN) refuse(connection, AT_LIMIT, EBUSY);
+  else if (error && atomic_load(&slot_at(at)->state) == STATE_RUNNING) _exit(0); /* its keeper came after this session */
   else if (error)
     tell_without_keeper(connection, at, (uint64_t)get_u32(offset) << 32 | get_u32(offset + 4), is_silent);
   _exit(0);

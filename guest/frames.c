@@ -48,33 +48,44 @@ int refuse(int connection, char stage, int error) {
 
 int next_frame(const struct input *input, char *type, const uint8_t **payload, size_t *length) {
   if (input->used < 5) return 0;
-  size_t size = get_u32(input->data + 1);
+  const uint8_t *frame = input->data + input->start;
+  size_t size = get_u32(frame + 1);
   if (size > MAX_FRAME) return -1;
   if (input->used < 5 + size) return 0;
-  *type = (char)input->data[0];
-  *payload = input->data + 5;
+  *type = (char)frame[0];
+  *payload = frame + 5;
   *length = size;
   return 1;
 }
 
 void drop_frame(struct input *input) {
-  size_t size = 5 + get_u32(input->data + 1);
+  size_t size = 5 + get_u32(input->data + input->start + 1);
   input->used -= size;
-  memmove(input->data, input->data + size, input->used);
+  input->start = input->used ? input->start + size : 0;
+}
+
+/* Bytes move to the front only once as many were dropped, so that a million of tiny frames cost no more than one. */
+static int make_room(struct input *input) {
+  if (input->room - input->start - input->used >= MAX_CHUNK) return 0;
+  if (input->start >= input->used && input->start) {
+    memmove(input->data, input->data + input->start, input->used);
+    input->start = 0;
+    if (input->room - input->used >= MAX_CHUNK) return 0;
+  }
+  size_t room = input->start + input->used + 2 * MAX_CHUNK;
+  uint8_t *data = realloc(input->data, room);
+  if (!data) return -1;
+  input->data = data;
+  input->room = room;
+  return 0;
 }
 
 ssize_t fill(struct input *input, int connection) {
-  if (input->room - input->used < MAX_CHUNK) {
-    size_t room = input->used + 2 * MAX_CHUNK;
-    uint8_t *data = realloc(input->data, room);
-    if (!data) {
-      errno = ENOMEM;
-      return -1;
-    }
-    input->data = data;
-    input->room = room;
+  if (make_room(input) < 0) {
+    errno = ENOMEM;
+    return -1;
   }
-  ssize_t got = recv(connection, input->data + input->used, MAX_CHUNK, MSG_DONTWAIT);
+  ssize_t got = recv(connection, input->data + input->start + input->used, MAX_CHUNK, MSG_DONTWAIT);
   if (got > 0) input->used += (size_t)got;
   return got;
 }

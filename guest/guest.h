@@ -8,8 +8,9 @@
 #include <sys/types.h>
 
 enum {
-  PROTOCOL = 2,              /* the host asks for nothing newer than what the hello says */
+  PROTOCOL = 3,              /* the host asks for nothing newer than what the hello says */
   MAX_FRAME = 1 << 20,       /* bytes of a payload */
+  MAX_INPUT = 5 + MAX_FRAME, /* with so many bytes, input has a whole frame, and nothing more is read */
   MAX_CHUNK = 64 << 10,      /* bytes of output in one frame */
   MAX_WORDS = 16384,         /* arguments, and variables, of one command */
   MAX_SESSIONS = 128,
@@ -38,11 +39,12 @@ int64_t now_ms(void);
 int send_frame(int connection, char type, const void *payload, size_t length);
 int refuse(int connection, char stage, int error);
 
-struct input { /* bytes of the host that are not a whole frame yet */
+struct input { /* what the host has sent and no frame was dropped for: `used` bytes from `start` on */
   uint8_t *data;
-  size_t used, room;
+  size_t start, used, room;
 };
-/* 1: *type, *payload and *length are set; 0: incomplete; -1: too large. drop_frame removes what next_frame returned. */
+/* 1: *type, *payload and *length are set; 0: incomplete; -1: too large. drop_frame removes what next_frame returned.
+   The payload stays in its place until fill. */
 int next_frame(const struct input *input, char *type, const uint8_t **payload, size_t *length);
 void drop_frame(struct input *input);
 /* The bytes read; 0 at the end of the connection; -1 with errno. */
@@ -58,6 +60,7 @@ struct request {
   int is_silent;      /* the connection that starts it gets none of its output */
   uint8_t *note;
   size_t note_length;
+  size_t first_input; /* bytes of frames after this one without which a command that is kept does not start */
 };
 /* 0, or an errno. The strings are copies. */
 int parse_request(struct request *request, const uint8_t *payload, size_t length);

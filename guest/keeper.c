@@ -16,6 +16,7 @@ enum { DRAIN_BYTES = 2 << 20 }; /* what is read at most once the command has end
 
 struct reader {
   int connection; /* -1: none */
+  uint64_t number; /* of the connection, in the order in which they came */
   int is_silent;  /* gets no output */
   int has_dropped_input, queries, has_end;
   int is_pending; /* its connection has ended, but the command has not read all of its input */
@@ -36,8 +37,8 @@ static struct {
   int is_over; /* it has ended, and its output is whole */
   struct reader readers[MAX_READERS];
   struct reader *typing; /* whose first frame is partly written to the command's input */
-  const uint8_t *typed;
-  size_t typed_left;
+  size_t typed_left; /* of that frame: what the command has not read */
+  uint64_t admitted; /* connections so far */
 } keeper;
 
 static uint8_t chunk[MAX_CHUNK];
@@ -76,15 +77,38 @@ static void end_of_input(struct reader *reader) {
   reader->is_pending = 1;
 }
 
+static int is_in_use(const struct reader *reader) {
+  return reader->connection >= 0 || reader->is_pending;
+}
+
+static int has_more(const struct reader *reader) {
+  char byte;
+  return reader->connection >= 0 && recv(reader->connection, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
+}
+
+/* Input is passed on in the order in which its connections were made, whichever place each of them has here. */
+static int is_its_turn(const struct reader *reader) {
+  if (keeper.typing) return 0;
+  for (int at = 0; at < MAX_READERS; at++) {
+    const struct reader *other = &keeper.readers[at];
+    if (is_in_use(other) && other->number < reader->number && (has_whole_frame(other) || has_more(other))) return 0;
+  }
+  return 1;
+}
+
 /* Whether the first frame of input is done with. */
 static int type_on(void) {
   struct reader *reader = keeper.typing;
+  char type;
+  const uint8_t *payload;
+  size_t length;
+  next_frame(&reader->input, &type, &payload, &length);
   if (keeper.command.input < 0) {
     reader->has_dropped_input = 1;
     keeper.typed_left = 0;
   }
   while (keeper.typed_left) {
-    ssize_t written = write(keeper.command.input, keeper.typed, keeper.typed_left);
+    ssize_t written = write(keeper.command.input, payload + length - keeper.typed_left, keeper.typed_left);
     if (written < 0 && errno == EINTR) continue;
     if (written < 0 && errno == EAGAIN) return 0;
     if (written < 0) { /* it reads no more */
@@ -92,7 +116,6 @@ static int type_on(void) {
       keeper.typed_left = 0;
       close_input();
     } else {
-      keeper.typed += written;
       keeper.typed_left -= (size_t)written;
     }
   }
@@ -118,10 +141,9 @@ static void obey(struct reader *reader) {
       hang_up(reader);
       return;
     }
+    if ((type == FRAME_INPUT || type == FRAME_INPUT_END) && !is_its_turn(reader)) return;
     if (type == FRAME_INPUT) {
-      if (keeper.typing) return; /* its turn comes after the other one's frame */
       keeper.typing = reader;
-      keeper.typed = payload;
       keeper.typed_left = length;
       if (!type_on()) return;
       continue;
@@ -136,19 +158,25 @@ static void obey(struct reader *reader) {
   }
 }
 
-static void obey_all(void) {
+static struct reader *first_after(uint64_t number) {
+  struct reader *first = NULL;
   for (int at = 0; at < MAX_READERS; at++) {
     struct reader *reader = &keeper.readers[at];
-    if (reader->connection >= 0 || reader->is_pending) obey(reader);
+    if (is_in_use(reader) && reader->number > number && (!first || reader->number < first->number)) first = reader;
+  }
+  return first;
+}
+
+static void obey_all(void) {
+  struct reader *reader;
+  for (uint64_t number = 0; (reader = first_after(number)); number = reader->number) {
+    obey(reader);
     if (reader->is_pending && (keeper.is_over || !has_whole_frame(reader))) hang_up(reader);
   }
 }
 
 static void hear(struct reader *reader) {
-  int is_typing = keeper.typing == reader;
-  size_t offset = is_typing ? (size_t)(keeper.typed - reader->input.data) : 0;
   ssize_t got = fill(&reader->input, reader->connection);
-  if (is_typing) keeper.typed = reader->input.data + offset;
   if (got > 0) obey(reader);
   else if (got == 0) end_of_input(reader);
   else if (errno != EAGAIN && errno != EINTR) hang_up(reader);
@@ -287,15 +315,16 @@ static void finish(void) {
 static void admit(int connection, int is_silent, uint64_t position) {
   for (int at = 0; at < MAX_READERS; at++) {
     struct reader *reader = &keeper.readers[at];
-    if (reader->connection >= 0 || reader->is_pending) continue;
+    if (is_in_use(reader)) continue;
     uint64_t end = keeper.ring.end;
     reader->connection = connection;
+    reader->number = ++keeper.admitted;
     reader->is_silent = is_silent;
     reader->has_dropped_input = reader->has_end = 0;
     reader->queries = 1; /* it begins with the state */
     reader->position = position > end ? end : position;
     reader->progress = now_ms();
-    reader->input = (struct input){NULL, 0, 0};
+    reader->input = (struct input){0};
     reader->at = reader->until = 0;
     tell(reader);
     return;
@@ -371,7 +400,7 @@ static void go_on(void) {
   };
   for (int at = 0; at < MAX_READERS; at++) {
     struct reader *reader = &keeper.readers[at];
-    short events = (short)((reader->input.used < MAX_FRAME ? POLLIN : 0) | (reader->at < reader->until ? POLLOUT : 0));
+    short events = (short)((reader->input.used < MAX_INPUT ? POLLIN : 0) | (reader->at < reader->until ? POLLOUT : 0));
     ends[5 + at] = (struct pollfd){reader->connection, events, 0};
   }
   if (poll(ends, 5 + MAX_READERS, wait_ms(held)) < 0) return;
@@ -407,10 +436,33 @@ static void announce(const struct request *request) {
   atomic_store(&slot->state, STATE_RUNNING);
 }
 
+static int take_id(const struct request *request, char *stage) {
+  int error = lock_slots();
+  if (error) return *stage = AT_LIMIT, EBUSY;
+  forget_ended(MAX_ENDED - 1, MAX_ENDED_BYTES);
+  if (find_slot(request->id) >= 0) *stage = AT_COMMAND, error = EEXIST;
+  else if (count_running() >= MAX_KEPT) *stage = AT_LIMIT, error = EBUSY;
+  else announce(request);
+  unlock_slots();
+  return error;
+}
+
+/* What its input begins with is here before the command is: one of which the host could not send it never runs. */
+static void await_first_input(int connection, struct input *input, size_t length) {
+  int64_t until = now_ms() + REQUEST_MS;
+  while (input->used < length) {
+    int64_t left = until - now_ms();
+    if (left <= 0 || poll(&(struct pollfd){connection, POLLIN, 0}, 1, (int)left) <= 0) _exit(0);
+    ssize_t got = fill(input, connection);
+    if (got == 0 || (got < 0 && errno != EAGAIN && errno != EINTR)) _exit(0);
+  }
+}
+
 /* It is announced first: its command may kill this process at once. */
 static int start(const struct request *request, char *stage) {
-  announce(request);
-  int error = start_command(&keeper.command, request, stage);
+  int error = take_id(request, stage);
+  if (error) return error;
+  error = start_command(&keeper.command, request, stage);
   if (error) atomic_store(&keeper.slot->has_keeper, 0), atomic_store(&keeper.slot->state, STATE_NONE);
   keeper.status.pid = keeper.slot->status.pid = (uint32_t)keeper.command.pid;
   return error;
@@ -424,9 +476,7 @@ void keep(int connection, struct input *input, const struct request *request) {
   keeper.command.children = watch_children();
   if (!keeper.slot || own_control < 0) error = ENOMEM;
   else keeper.ring = ring_of(own_slot);
-  forget_ended(MAX_ENDED - 1, MAX_ENDED_BYTES);
-  if (!error && find_slot(request->id) >= 0) stage = AT_COMMAND, error = EEXIST;
-  if (!error && count_running() >= MAX_KEPT) stage = AT_LIMIT, error = EBUSY;
+  await_first_input(connection, input, request->first_input);
   if (!error) error = start(request, &stage);
   if (error) {
     refuse(connection, stage, error);

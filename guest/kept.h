@@ -16,6 +16,8 @@ enum {
   MAX_ENDED_BYTES = 8 << 20,      /* of their output */
   KEEP_MS = 10 * 60 * 1000,       /* how long each of them is kept */
   MAX_READERS = 8,                /* connections of one command */
+  MAX_FIRST_INPUT = MAX_FRAME + 64, /* with the heads of its frames */
+  LOCK_MS = 2000,                 /* how long a start waits for another one */
   STALL_MS = 5000,                /* how long a reader that takes nothing holds up its command */
 };
 
@@ -56,6 +58,10 @@ void forget_ended(int left, uint64_t bytes);
 struct slot *slot_at(int at);           /* NULL without a table */
 int find_slot(const uint8_t *id);       /* -1: none */
 int count_running(void);
+/* Starts come one after the other, so that of two with one id the second finds the first. 0, or an errno: its holder may
+   be stopped, but one that is killed holds nothing. */
+int lock_slots(void);
+void unlock_slots(void);
 int is_listed(const struct slot *slot);
 int control_of(int slot);               /* -1: it has no keeper */
 struct ring ring_of(int slot);          /* empty memory until its keeper writes */

@@ -62,6 +62,10 @@ int parse_request(struct request *request, const uint8_t *payload, size_t length
         request->note_length = size;
         break;
       case 'i': request->wants_input = 1; break;
+      case 'u':
+        if (size != 4 || get_u32(bytes) > MAX_FIRST_INPUT) return EINVAL;
+        request->first_input = get_u32(bytes);
+        break;
       case 'o':
         if (size != 4) return EINVAL;
         request->timeout_ms = get_u32(bytes);

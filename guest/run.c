@@ -17,8 +17,7 @@ struct session {
   uint8_t output[5 + MAX_CHUNK]; /* one frame on its way to the host */
   size_t at, until;
   struct command command;
-  const uint8_t *typed; /* of the first frame of input: what the command has not read */
-  size_t typed_left;
+  size_t typed_left; /* of the first frame of input, which is to be typed: what the command has not read */
   int64_t deadline; /* 0: none */
 };
 
@@ -66,17 +65,20 @@ static int take_output(struct session *session, int *end, char type) {
 }
 
 static void type_on(struct session *session) {
+  char type;
+  const uint8_t *payload;
+  size_t length;
   if (!session->typed_left) return;
+  next_frame(&session->input, &type, &payload, &length);
   if (session->command.input < 0) {
     session->typed_left = 0;
   } else {
-    ssize_t written = write(session->command.input, session->typed, session->typed_left);
+    ssize_t written = write(session->command.input, payload + length - session->typed_left, session->typed_left);
     if (written < 0 && (errno == EAGAIN || errno == EINTR)) return;
     if (written < 0) { /* it reads no more */
       session->typed_left = 0;
       close_input(session);
     } else {
-      session->typed += written;
       session->typed_left -= (size_t)written;
     }
   }
@@ -91,7 +93,6 @@ static void obey(struct session *session) {
   while (!session->typed_left && (known = next_frame(&session->input, &type, &payload, &length)) != 0) {
     if (known < 0) hang_up(session);
     if (type == FRAME_INPUT && length && session->command.input >= 0) {
-      session->typed = payload;
       session->typed_left = length;
       type_on(session);
       continue;
@@ -105,9 +106,7 @@ static void obey(struct session *session) {
 }
 
 static void hear(struct session *session) {
-  size_t offset = session->typed_left ? (size_t)(session->typed - session->input.data) : 0;
   ssize_t got = fill(&session->input, session->connection);
-  if (session->typed_left) session->typed = session->input.data + offset;
   if (got == 0 || (got < 0 && errno != EAGAIN && errno != EINTR)) hang_up(session);
   obey(session);
 }
@@ -150,7 +149,7 @@ static void go_on(struct session *session) {
   int is_free = !session->until; /* the host has taken all output so far */
   const struct command *command = &session->command;
   struct pollfd ends[5] = {
-      {session->connection, (short)((session->input.used < MAX_FRAME ? POLLIN : 0) | (is_free ? 0 : POLLOUT)), 0},
+      {session->connection, (short)((session->input.used < MAX_INPUT ? POLLIN : 0) | (is_free ? 0 : POLLOUT)), 0},
       {session->command.children, POLLIN, 0},
       {is_free ? command->output : -1, POLLIN, 0},
       {is_free ? command->errors : -1, POLLIN, 0},

@@ -3,6 +3,8 @@
 #define _GNU_SOURCE
 #include "kept.h"
 
+#include <errno.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -13,6 +15,7 @@
 int own_slot = -1, own_control = -1;
 
 static struct slot *slots;
+static pthread_mutex_t *lock;
 static uint8_t *rings; /* pages that no output has reached take no memory */
 static pid_t sessions[MAX_SESSIONS];
 static int controls[MAX_SESSIONS]; /* our ends; -1: none */
@@ -22,9 +25,30 @@ static void *shared(size_t size) {
   return memory == MAP_FAILED ? NULL : memory;
 }
 
+static pthread_mutex_t *make_lock(void) {
+  pthread_mutex_t *made = shared(sizeof *made);
+  pthread_mutexattr_t kind;
+  if (!made || pthread_mutexattr_init(&kind)) return NULL;
+  int error = pthread_mutexattr_setpshared(&kind, PTHREAD_PROCESS_SHARED);
+  if (!error) error = pthread_mutexattr_setrobust(&kind, PTHREAD_MUTEX_ROBUST);
+  if (!error) error = pthread_mutex_init(made, &kind);
+  return error ? NULL : made;
+}
+
+int lock_slots(void) {
+  struct timespec until;
+  clock_gettime(CLOCK_REALTIME, &until);
+  until.tv_sec += LOCK_MS / 1000;
+  int error = pthread_mutex_timedlock(lock, &until);
+  return error == EOWNERDEAD ? pthread_mutex_consistent(lock) : error;
+}
+
+void unlock_slots(void) { pthread_mutex_unlock(lock); }
+
 void make_slots(void) {
   rings = shared((size_t)MAX_SESSIONS * RING_MEMORY);
-  slots = rings ? shared(MAX_SESSIONS * sizeof *slots) : NULL; /* without these, no command is kept */
+  lock = rings ? make_lock() : NULL;
+  slots = lock ? shared(MAX_SESSIONS * sizeof *slots) : NULL; /* without these, no command is kept */
   for (int at = 0; at < MAX_SESSIONS; at++) controls[at] = -1;
 }
 

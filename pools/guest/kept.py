@@ -23,7 +23,7 @@ from pools.guest.commands import refused
 from pools.guest.connections import Connection, NoAgent, connect
 from pools.guest.frames import Malformed
 
-PROTOCOL = 2
+PROTOCOL = 3
 ATTACH, LIST, KILL, QUERY = b"A", b"L", b"D", b"Q"
 STATUS, GAP, ENTRY, LIST_END = b"K", b"G", b"C", b"."
 AT_COMMAND = b"c"
@@ -133,11 +133,15 @@ class CannotStart(Exception):
 def start(container_id: UUID, command_id: str, wanted: Wanted, *, is_silent: bool, stdin: bytes | None = None) -> Kept:
     """Start a command; ``is_silent``: this connection gets none of its output.
 
-    With ``stdin``, its input begins with that; it ends there unless ``is_silent``. Raises NoAgent if nothing has run
-    and the engine may be asked; AlreadyStarted, CannotStart, TooManyKept, CommandLost, BadCommand.
+    With ``stdin``, its input begins with that, at most 1 MiB; it ends there unless ``is_silent``. The command does not
+    start until the agent has all of it, so one that runs needs no input again. Raises NoAgent if nothing has run and
+    the engine may be asked; AlreadyStarted, CannotStart, TooManyKept, CommandLost, BadCommand.
     """
     items = frames.frame(b"k", bytes.fromhex(command_id) + bytes([is_silent])) + frames.frame(b"n", wanted.note)
     wants_input = wanted.wants_input or stdin is not None
+    first_input = b"" if stdin is None else input_frames(stdin, is_last=not is_silent)
+    if first_input:
+        items += frames.frame(b"u", struct.pack(">I", len(first_input)))
     try:
         request = frames.request(
             wanted.command, wanted.environment, wants_input=wants_input, timeout_ms=wanted.timeout_ms,
@@ -147,12 +151,9 @@ def start(container_id: UUID, command_id: str, wanted: Wanted, *, is_silent: boo
         raise errors.BadCommand(str(error)) from error
     kept = Kept(connect(container_id, PROTOCOL), 0, is_silent=is_silent)
     with kept.closed_on_error():
-        kept.send(request)
+        with suppress(errors.CommandLost):  # a refusal may come before it has read all, and can be read
+            kept.send(request + first_input)
         kept.greet(wanted.command)
-        if stdin is not None:
-            kept.pending = input_frames(stdin, is_last=not is_silent)
-        if is_silent:
-            kept.flush()
         return kept
 
 
@@ -203,8 +204,6 @@ class Kept:
         self._connection, self._socket = connection, connection.socket
         self._early = deque(connection.early)
         self.position, self.is_silent = after, is_silent
-        self.pending = b""
-        """Input to be sent before its output is read. The agent takes up to 1 MiB that the command has not read."""
 
     @property
     def session(self) -> tuple[int, int]:
@@ -224,12 +223,6 @@ class Kept:
             self._socket.sendall(data)
         except OSError as error:
             raise errors.CommandLost from error
-
-    def flush(self) -> None:
-        """Send the input that waits. Raises CommandLost."""
-        pending, self.pending = self.pending, b""
-        if pending:
-            self.send(pending)
 
     def next(self, until: float) -> tuple[bytes, bytes]:
         """The next frame. Raises CommandLost at the end of the connection, TimeoutError at ``until``, Malformed."""
@@ -277,8 +270,6 @@ class Kept:
 
     def read(self, until: float) -> Iterator[Message]:
         """Its output, and its end last. Raises CommandLost, TimeoutError at ``until`` (monotonic)."""
-        with suppress(errors.CommandLost):  # its words before the end are still to be read
-            self.flush()
         while True:
             message = self._message(*self.next(until))
             if message is not None:
@@ -389,7 +380,10 @@ def kill_frame() -> bytes:
 
 
 def input_frames(data: bytes, *, is_last: bool) -> bytes:
-    return b"".join(frames.inputs(data)) + (frames.frame(frames.INPUT_END) if is_last else b"")
+    """Input; up to 1 MiB of it is passed on whole or, if the connection breaks before all has come, not at all."""
+    pieces = (data[start : start + frames.MAX_PAYLOAD] for start in range(0, len(data), frames.MAX_PAYLOAD))
+    whole = b"".join(frames.frame(frames.INPUT, piece) for piece in pieces)
+    return whole + (frames.frame(frames.INPUT_END) if is_last else b"")
 
 
 def _raise_refusal(command: tuple[str, ...], stage: bytes, number: int) -> None:

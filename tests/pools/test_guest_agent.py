@@ -300,7 +300,7 @@ def test_without_a_hello_nothing_was_asked(tmp_path, monkeypatch, words):
 
 
 def test_an_agent_of_an_older_protocol_is_asked_nothing_newer(tmp_path, monkeypatch, agent):
-    assert connections.connect(None, version=2).version == 2
+    assert connections.connect(None, version=3).version == 3
     with lying(tmp_path, monkeypatch, HELLO) as got, pytest.raises(connections.NoAgent, match="version 1"):
         connections.connect(None, version=2)
     assert got == [b""]

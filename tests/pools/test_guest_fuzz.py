@@ -17,7 +17,7 @@ SOURCES = AGENT.parents[1]
 FLAGS = ["-std=c11", "-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 FIRST = [b"R", b"A", b"L", b"F", b"K", b"\xff"]
 LATER = [b"I", b"E", b"S", b"W", b"Q", b"z"]
-TAGS = [bytes([tag]) for tag in b"aednkotivpqxmfz"]
+TAGS = [bytes([tag]) for tag in b"aednkoutivpqxmfz"]
 
 
 @pytest.fixture(scope="module")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import os
 import random
 import signal
 import struct
 import time
+from contextlib import suppress
 from uuid import uuid4
 
 import pytest
@@ -171,6 +174,114 @@ def test_input_that_waits_is_passed_on_after_its_connection(agent):
     assert output(again(name))[0].strip() == b"950000"
 
 
+def test_input_comes_in_the_order_of_its_connections(agent):
+    """Whichever place each of them has in the keeper: the first one here is free again when the last one comes."""
+    name = left("sleep 0.7; cat", wants_input=True)
+    idle, first = (kept.attach(None, name, is_silent=True) for _ in range(2))
+    first.send(b"".join(frames.inputs(b"a" * 300_000)))
+    idle.close()
+    time.sleep(0.1)
+    last = kept.attach(None, name, is_silent=True)
+    last.send(frames.frame(frames.INPUT_END))
+    kept.attach(None, name, is_silent=True).close()
+    first.send(kept.input_frames(b"b", is_last=False))
+    first.close()
+    wait_for_end(name)
+    assert output(again(name))[0] == b"a" * 300_000 + b"b"
+    last.close()
+
+
+def test_the_longest_frame_is_taken_however_it_is_torn(agent):
+    name = left("wc -c", wants_input=True)
+    command = kept.attach(None, name, is_silent=True)
+    frame = frames.frame(frames.INPUT, b"x" * frames.MAX_PAYLOAD)
+    command.send(frame[:-5])
+    time.sleep(0.3)
+    command.send(frame[-5:])
+    command.ask(frames.frame(frames.INPUT_END))
+    wait_for_end(name)
+    assert output(again(name))[0].strip() == b"1048576"
+
+
+def test_a_hundred_thousand_frames_that_wait_come_whole(agent):
+    name = left("sleep 0.5; md5sum", wants_input=True)
+    data = random.Random(7).randbytes(100_000)
+    command = kept.attach(None, name, is_silent=True)
+    command.ask(*(frames.frame(frames.INPUT, data[at : at + 1]) for at in range(len(data))))
+    command.ask(frames.frame(frames.INPUT_END))
+    wait_for_end(name)
+    assert output(again(name))[0].split()[0].decode() == hashlib.md5(data).hexdigest()
+
+
+def test_its_first_input_is_there_if_it_runs_at_all(agent, tmp_path):
+    name, command = sh("cat", stdin=b"whole" * 100_000)
+    command.close()  # as a web process that is killed now
+    wait_for_end(name)
+    assert output(again(name))[0] == b"whole" * 100_000
+    torn = frames.frame(b"k", bytes.fromhex(uuid4().hex) + b"\1") + frames.frame(b"u", struct.pack(">I", 1005))
+    half = connections.connect(None, kept.PROTOCOL)
+    half.socket.sendall(frames.request(("touch", str(tmp_path / "ran")), wants_input=True, more=torn))
+    half.socket.sendall(frames.frame(frames.INPUT, bytes(1000))[:500])
+    half.socket.close()
+    wait_for(lambda: len(pids.children(agent.process_1())) == 1)
+    assert not (tmp_path / "ran").exists()
+    assert [entry.id for entry in kept.entries(None)] == [name]
+
+
+def test_input_that_does_not_come_whole_does_not_come_at_all(agent, monkeypatch):
+    """The request is answered with an error, so its client sends the input again."""
+    name, command = sh("cat", is_silent=True, wants_input=True)
+    keeper, _ = command.session
+    os.kill(keeper, signal.SIGSTOP)
+    with monkeypatch.context() as patched, pytest.raises(errors.CommandLost):
+        patched.setattr(kept, "ANSWER_S", 0.5)
+        command.ask(kept.input_frames(b"x" * 900_000, is_last=False))
+    command.close()
+    os.kill(keeper, signal.SIGCONT)
+    later = kept.attach(None, name, is_silent=True)
+    later.ask(kept.input_frames(b"again", is_last=True))
+    wait_for_end(name)
+    assert output(again(name))[0] == b"again"
+
+
+def test_of_requests_with_one_id_at_the_same_time_one_runs(agent, tmp_path):
+    for _ in range(100):
+        name = uuid4().hex
+        items = frames.frame(b"k", bytes.fromhex(name) + b"\1")
+        request = frames.request(("sh", "-c", f"echo >> {tmp_path / name}"), more=items)
+        asking = [kept.Kept(connections.connect(None, kept.PROTOCOL), 0, is_silent=True) for _ in range(4)]
+        for one in asking:
+            one.send(request)
+        started = [one for one in asking if try_(one.greet, kept.AlreadyStarted) is None]
+        wait_for_end(name)
+        assert (len(started), (tmp_path / name).read_bytes()) == (1, b"\n")
+        for one in asking:
+            one.close()
+
+
+def test_a_connection_older_than_the_command_does_not_call_it_lost(agent):
+    early = kept.Kept(connections.connect(None, kept.PROTOCOL), 0, is_silent=True)
+    name = left("sleep 5")
+    early.send(frames.frame(kept.ATTACH, bytes.fromhex(name) + bytes(9)))
+    with pytest.raises(errors.CommandLost):
+        early.greet()  # the host asks again, by a new one
+    early.close()
+    assert status(name).state == kept.State.RUNNING
+
+
+def test_starts_that_are_killed_at_any_moment_hold_up_no_other(agent):
+    chance = random.Random(11)
+    for _ in range(400):
+        early = connections.connect(None, kept.PROTOCOL)
+        items = frames.frame(b"k", chance.randbytes(16) + b"\1")
+        early.socket.sendall(frames.request(("true",), more=items))
+        time.sleep(chance.random() / 1000)
+        with suppress(ProcessLookupError):
+            os.kill(early.session, signal.SIGKILL)
+        early.socket.close()
+    assert wait_for_end(left("exit 4")).exit_code == 4
+
+
 def test_all_that_it_started_is_killed(agent):
     name = left("(setsid sleep 5551 &) ; (sleep 5552 &) ; sleep 5553")
     wait_for(lambda: len(agent.commands("555")) >= 4)
@@ -290,15 +401,15 @@ def test_more_readers_than_it_has_room_for_are_refused(agent):
     with pytest.raises(errors.TooManyKept):
         kept.attach(None, name, is_silent=True)
     readers.pop().close()
-    wait_for(lambda: not isinstance(try_(lambda: status(name)), errors.TooManyKept))
+    wait_for(lambda: not isinstance(try_(lambda: status(name), errors.TooManyKept), errors.TooManyKept))
     for reader in readers:
         reader.close()
 
 
-def try_(act):
+def try_(act, refusal):
     try:
         return act()
-    except errors.TooManyKept as error:
+    except refusal as error:
         return error
 
 
@@ -319,7 +430,7 @@ def test_hundreds_of_hang_ups_leave_all_alive(agent):
 # What a lying agent says ------------------------------------------------------------------------------------
 
 
-HELLO = frames.frame(frames.HELLO, b"\0\2")
+HELLO = frames.frame(frames.HELLO, b"\0\3")
 STATE = struct.Struct(">cBBIIIQQQQ")
 
 
@@ -395,7 +506,7 @@ def test_a_list_without_end_ends(tmp_path, monkeypatch):
 def test_an_older_agent_keeps_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(connections, "run_dir", lambda _: tmp_path / "lies")
     with (
-        lying_agent(tmp_path / "lies", frames.frame(frames.HELLO, b"\0\1"), b"", b"", 0.0),
+        lying_agent(tmp_path / "lies", frames.frame(frames.HELLO, b"\0\2"), b"", b"", 0.0),
         pytest.raises(connections.NoAgent),
     ):
         kept.entries(None)
