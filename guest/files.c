@@ -43,7 +43,7 @@ static int parse_item(struct file_request *request, char tag, const uint8_t *byt
       return (request->to = strndup((const char *)bytes, size)) ? 0 : ENOMEM;
     case 'x':
       if (!(path = copy_path(bytes, size))) return EINVAL;
-      hide(path);
+      if (!request->not_hidden) request->not_hidden = hide(path);
       free(path);
       return 0;
     case 'z':
@@ -313,6 +313,7 @@ void serve_files(int connection, struct input *input) {
   static uint8_t kept[MAX_MATCHES * IDENTITY_SIZE];
   int error = parse_file_request(&request, payload, length);
   if (error) fail_with(&wire, error, BY_NAME, 0, NULL);
+  if (request.not_hidden) fail_with(&wire, request.not_hidden, BY_SECRETS, 0, NULL);
   if (request.match_count) {
     memcpy(kept, request.matches, request.match_count * IDENTITY_SIZE);
     request.matches = kept; /* the frame goes */

@@ -28,6 +28,7 @@ struct file_request {
   char *path, *to;
   uint64_t size; /* of what will be written, as far as the host knows */
   uint32_t mode, flags, depth, limit;
+  int not_hidden; /* why a mount that is to be hidden cannot be */
   const uint8_t *matches; /* identities of IDENTITY_SIZE bytes each */
   size_t match_count;
 };
@@ -43,13 +44,16 @@ void fail_with(const struct wire *wire, int error, char reason, uint64_t count, 
 /* The next frame, which drop_frame removes. */
 char await_frame(const struct wire *wire, const uint8_t **payload, size_t *length);
 void leave(void) __attribute__((noreturn));
+/* Whether the host has hung up. It ignores what that has sent since its request. */
+int is_gone(const struct wire *wire);
 void put_u64(uint8_t *to, uint64_t value);
 uint64_t get_u64(const uint8_t *from);
 
 /* places.c */
 extern const char *draft_name; /* of a named draft that leave removes from draft_directory */
 extern int draft_directory;
-void hide(const char *path); /* a mount whose files no operation shows */
+/* A mount whose files no operation shows. 0, or an errno (never EACCES): then nothing may be shown. */
+int hide(const char *path);
 int is_hidden(int descriptor);
 char type_of(const struct stat *of);
 void pack_meta(uint8_t *to, const struct stat *of);

@@ -47,9 +47,9 @@ static int first_names(int directory, const char *from, size_t from_length, size
   if (!list) return errno;
   names->room = 2 * most + 4;
   names->of = malloc(names->room * sizeof *names->of);
-  struct dirent *entry;
+  struct dirent *entry = NULL;
   int error = names->of ? 0 : ENOMEM;
-  while (!error && (entry = readdir(list))) {
+  while (!error && (errno = 0, entry = readdir(list))) {
     if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..")) continue;
     if (from_length) {
       int order = strncmp(entry->d_name, from, from_length);
@@ -59,6 +59,7 @@ static int first_names(int directory, const char *from, size_t from_length, size
     if (!(names->of[names->count] = strdup(entry->d_name))) error = ENOMEM;
     else names->count++;
   }
+  if (!error && !entry) error = errno;
   closedir(list);
   shorten(names, most + 2);
   return error;
@@ -99,7 +100,8 @@ static void list(struct listing *listing, int directory, uint32_t depth, const c
   size_t here = strlen(listing->path), first = cursor ? strcspn(cursor, "/") : 0;
   struct names names = {0};
   int error = first_names(directory, cursor, first, listing->left, &names);
-  if (error && error != EACCES) fail_with(listing->wire, error, BY_ERRNO, 0, NULL);
+  int may_be = error == EACCES || (here && error == ENOENT); /* it was removed since it was opened */
+  if (error && !may_be) fail_with(listing->wire, error, BY_ERRNO, 0, NULL);
   for (size_t at = 0; at < names.count && !listing->has_more; at++) {
     const char *name = names.of[at], *rest = NULL;
     struct stat is;
@@ -128,6 +130,7 @@ void list_directory(const struct wire *wire, const struct file_request *request)
   int directory, error = open_directory(request->path, &directory, &reason);
   if (error) fail_with(wire, error, reason, 0, NULL);
   if (fstat(directory, &is) < 0) fail_with(wire, errno, BY_ERRNO, 0, NULL);
+  if (!is.st_nlink) fail_with(wire, ENOENT, BY_ERRNO, 0, NULL); /* removed, but open somewhere: reading finds nothing */
   listing.wire = wire;
   listing.device = is.st_dev;
   listing.left = request->limit && request->limit <= 1000 ? request->limit : 1000;

@@ -34,15 +34,30 @@ static long mount_of(int descriptor) {
   return mount;
 }
 
-void hide(const char *path) {
+/* 0 only if the kernel says so: before Linux 5.8 it does not. */
+static int is_mounted(int handle) {
+  struct {
+    uint32_t mask, block_size;
+    uint64_t attributes, rest[5], known_attributes, more[24];
+  } got = {0};
+  const uint64_t mount_root = 0x2000;
+  if (syscall(SYS_statx, handle, "", AT_EMPTY_PATH, 0, &got) < 0) return 1;
+  return !(got.known_attributes & mount_root) || got.attributes & mount_root;
+}
+
+/* A tenant can move the directories above a mount, and have something else at its path. */
+int hide(const char *path) {
   struct stat is;
+  if (hidden_count == MAX_HIDDEN) return E2BIG;
   int handle = open(path, O_PATH | O_CLOEXEC | O_NOFOLLOW);
-  if (handle < 0 || hidden_count == MAX_HIDDEN) return;
-  if (!fstat(handle, &is)) {
+  if (handle < 0) return errno == EACCES ? EPERM : errno;
+  int error = fstat(handle, &is) < 0 ? errno : is_mounted(handle) ? 0 : ENOENT;
+  if (!error) {
     hidden[hidden_count].mount = mount_of(handle);
     hidden[hidden_count++].device = is.st_dev;
   }
   close(handle);
+  return error;
 }
 
 int is_hidden(int descriptor) {
@@ -71,7 +86,7 @@ char type_of(const struct stat *of) {
 }
 
 static uint64_t nanoseconds(struct timespec at) {
-  return (uint64_t)((int64_t)at.tv_sec * 1000000000 + at.tv_nsec);
+  return (uint64_t)at.tv_sec * 1000000000 + (uint64_t)at.tv_nsec; /* before 1970 too: modulo 2^64 */
 }
 
 void pack_meta(uint8_t *to, const struct stat *of) {

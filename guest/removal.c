@@ -9,9 +9,11 @@
 #include <unistd.h>
 
 /* So deep is a directory emptied in place; what is deeper is moved up first, so that any depth needs few descriptors. */
-enum { DEPTH = 24 };
+enum { DEPTH = 24, LOOK_EVERY = 256 };
 
 struct removal {
+  const struct wire *wire;
+  unsigned steps;
   int top;
   dev_t device;
   unsigned moved;
@@ -31,6 +33,7 @@ static int is_link_to_itself(const char *name) {
 static int empty(struct removal *removal, int directory, int level);
 
 static int remove_entry(struct removal *removal, int directory, const char *name, int level) {
+  if (removal->steps++ % LOOK_EVERY == 0 && is_gone(removal->wire)) leave(); /* others may add to it for ever */
   if (!unlinkat(directory, name, 0)) return removal->count++, 0;
   if (errno == ENOENT) return 0;
   if (errno != EISDIR && errno != EPERM) return errno;
@@ -70,7 +73,7 @@ static int empty(struct removal *removal, int directory, int level) {
 }
 
 void remove_tree(const struct wire *wire, const struct file_request *request) {
-  struct removal removal = {.top = -1};
+  struct removal removal = {.wire = wire, .top = -1};
   struct stat is;
   char base[256], reason;
   int directory, error = open_parent(request->path, &directory, base, &reason);

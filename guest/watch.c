@@ -9,7 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/inotify.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 enum { MAX_WATCHES = 1024, MAX_DEPTH = 32, REST_MS = 20 };
@@ -135,12 +134,6 @@ static int take(struct watch *watch, const struct inotify_event *event) {
   if (event->mask & IN_MOVED_FROM) forget_below(watch, path);
   if (event->mask & (IN_CREATE | IN_MOVED_TO)) add_new(watch, path);
   return 1;
-}
-
-static int is_gone(const struct wire *wire) {
-  char byte;
-  ssize_t got = recv(wire->connection, &byte, 1, MSG_DONTWAIT | MSG_PEEK);
-  return got == 0 || (got < 0 && errno != EAGAIN && errno != EINTR);
 }
 
 void watch_directory(const struct wire *wire, const struct file_request *request) {

@@ -61,6 +61,13 @@ void fail_with(const struct wire *wire, int error, char reason, uint64_t count, 
   leave();
 }
 
+int is_gone(const struct wire *wire) {
+  uint8_t ignored[256];
+  ssize_t got;
+  while ((got = recv(wire->connection, ignored, sizeof ignored, MSG_DONTWAIT)) > 0) continue;
+  return got == 0 || (errno != EAGAIN && errno != EINTR);
+}
+
 char await_frame(const struct wire *wire, const uint8_t **payload, size_t *length) {
   char type;
   int known;

@@ -27,7 +27,8 @@ PIECE = 256 << 10
 _META = struct.Struct(">cIQqqQQ")
 _ENTRY = struct.Struct(">I")
 _FAILED = struct.Struct(">IcQ")
-_IDENTITY = struct.Struct(">QqqQ")
+_IDENTITY = struct.Struct(">QQQQ")
+_64_BITS = (1 << 64) - 1
 _TYPES = {
     b"f": "file", b"d": "directory", b"l": "symlink", b"p": "fifo", b"s": "socket", b"c": "device", b"b": "device",
 }  # fmt: skip
@@ -51,7 +52,8 @@ class FileInfo:
     @property
     def etag(self) -> str:
         """Differs after each change that the kernel's clock can tell apart (4 ms at most)."""
-        return f'"{self.inode:x}-{self.size:x}-{self.mtime_ns:x}-{self.ctime_ns:x}"'
+        mtime, ctime = self.mtime_ns & _64_BITS, self.ctime_ns & _64_BITS  # negative before 1970
+        return f'"{self.inode:x}-{self.size:x}-{mtime:x}-{ctime:x}"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +173,8 @@ def error_of(payload: bytes) -> BoilerhouseError:
 def _by_reason(number: int, reason: bytes, count: int, name: str) -> BoilerhouseError | None:
     at = f" at {name!r}" if name else ""
     match reason:
+        case b"h" if number != errno.EACCES:
+            return file_errors.FileDenied("The claim's secrets are not where they were mounted, so nothing is shown.")
         case b"h":
             return file_errors.FileDenied("The path leads into the secrets of the claim, which are never shown.")
         case b"k":

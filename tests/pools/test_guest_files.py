@@ -12,14 +12,14 @@ import subprocess
 import tarfile
 import threading
 import time
-from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
 from boilerhouse.process import pids
 from pools import file_errors as errors
 from pools import guest
-from pools.guest import connections, file_frames, file_sessions, files, frames, sealing
+from pools.guest import connections, file_frames, file_sessions, files, frames, kept, sealing
 from pools.guest.files import Conditions, Place
 from tests.guest_agent import Agent, lying_agent
 
@@ -133,6 +133,15 @@ def test_conditions_are_decided_when_the_name_is_given(agent, home):
     with pytest.raises(errors.FileChanged):
         new.finish()
     assert (get(home / "f"), get(home / "g"), tree(home)) == (b"meanwhile", b"theirs", ["f", "g"])
+
+
+def test_a_file_from_before_1970_can_be_replaced_by_its_version(agent, home):
+    put(home / "old", b"1")
+    os.utime(home / "old", ns=(-5_000_000_001, -5_000_000_001))
+    info = files.stat(at(home / "old"))
+    assert info.mtime_ns == -5_000_000_001
+    put(home / "old", b"2", etags=(info.etag,))
+    assert get(home / "old") == b"2"
 
 
 def test_of_many_writers_that_read_the_same_version_one_wins(agent, home):
@@ -328,6 +337,29 @@ def test_removal_follows_no_link_and_needs_few_descriptors(agent, home, tmp_path
             files.remove(at(path), recursive=True)
 
 
+def test_a_removal_stops_when_the_host_hangs_up(agent, home):
+    for number in range(20_000):
+        (home / str(number)).touch()
+    session = file_sessions.FileSession(None, file_frames.request(b"r", os.fsencode(home), flags=8))
+    process = session._connection.session
+    os.kill(process, signal.SIGSTOP)
+    session.close()
+    os.kill(process, signal.SIGCONT)
+    wait_for_no_session(agent)
+    assert tree(home)
+
+
+def test_a_directory_that_was_removed_is_not_listed_as_empty(agent, home):
+    (home / "d").mkdir()
+    inside = kept.Wanted(("sh", "-c", f"cd {home}/d; rmdir {home}/d; echo in; exec sleep 20"))
+    command = kept.start(None, uuid4().hex, inside, is_silent=False)
+    next(command.read(time.monotonic() + 10))
+    with pytest.raises(errors.FileMissing):
+        files.list_directory(at(f"/proc/{command.status.pid}/cwd"), 1, 10, b"")
+    command.ask(kept.kill_frame())
+    command.close()
+
+
 # Secrets ----------------------------------------------------------------------------------------------------
 
 
@@ -370,6 +402,22 @@ def test_secrets_are_refused_by_path_by_link_and_by_the_kernels_own_links(agent,
     names = [entry.path for entry in files.list_directory(at(home, hidden=[secrets]), 9, 100, b"")[0]]
     assert b"secrets/KEY" not in names
     assert get(secrets / "KEY") == b"s3cret\n", "it is there, if nobody asked to hide it"
+
+
+def test_secrets_that_were_moved_are_refused_with_all_else(agent, home):
+    """A tenant may own the directory above them."""
+    (home / "a" / "secrets").mkdir(parents=True)
+    place = home / "a" / "secrets"
+    sh(f"mount -t tmpfs none {place}; echo s3cret > {place}/KEY; mv {home}/a {home}/b")
+    for planted in (False, True):
+        if planted:
+            place.mkdir(parents=True)
+        for attempt in (lambda where: files.read(where, 100), files.OpenArchive, files.stat):
+            with pytest.raises(errors.FileDenied, match="not where they were mounted"):
+                attempt(at(home / "b" / "secrets" / "KEY", hidden=[place]))
+    with pytest.raises(errors.FileDenied, match="not where they were mounted"):
+        get(home / "b" / "secrets" / "KEY", hidden=["/proc"] * 8 + [home / "b" / "secrets"])
+    assert get(home / "b" / "secrets" / "KEY", hidden=["/proc"]) == b"s3cret\n"
 
 
 # Archives ---------------------------------------------------------------------------------------------------
@@ -613,8 +661,14 @@ def test_more_directories_than_a_watch_has_are_said(agent, home):
 
 
 def test_a_watch_that_nobody_follows_ends_when_the_host_hangs_up(agent, home):
-    watch = files.Watch(at(home), recursive=True)
-    watch.close()
+    for said in (b"", b"more than was asked"):
+        watch = files.Watch(at(home), recursive=True)
+        watch._session.send(said)
+        watch.close()
+        wait_for_no_session(agent)
+
+
+def wait_for_no_session(agent):
     deadline = time.monotonic() + 5
     while len(pids.children(agent.process_1())) > 1:
         assert time.monotonic() < deadline
@@ -624,19 +678,11 @@ def test_a_watch_that_nobody_follows_ends_when_the_host_hangs_up(agent, home):
 # An agent that is killed, stopped, or lies --------------------------------------------------------------------
 
 
-def _session_of(agent):
-    return next(child for child in pids.children(agent.process_1()) if _name(child) == "agent")
-
-
-def _name(pid):
-    return Path(f"/proc/{pid}/comm").read_text().strip()
-
-
 def test_a_session_that_is_killed_in_the_middle_is_lost_and_nothing_is_half(agent, home):
     put(home / "f", b"old")
     upload = files.begin_put(at(home / "f"), None, 0, Conditions())
     upload.write(b"half")
-    os.kill(_session_of(agent), signal.SIGKILL)
+    os.kill(upload._session._connection.session, signal.SIGKILL)
     with pytest.raises(errors.FilesLost):
         upload.finish()
     assert (get(home / "f"), tree(home)) == (b"old", ["f"])
@@ -647,7 +693,7 @@ def test_a_session_that_is_stopped_has_a_deadline(agent, home, monkeypatch):
     monkeypatch.setattr(file_sessions.host_processes, "kill_session", agent.kill_session)
     (home / "f").write_bytes(bytes(5_000_000))
     file = files.OpenFile(at(home / "f"))
-    os.kill(_session_of(agent), signal.SIGSTOP)
+    os.kill(file._session._connection.session, signal.SIGSTOP)
     with pytest.raises(errors.FilesStalled):
         file.read(0, 5_000_000)
     deadline = time.monotonic() + 5
