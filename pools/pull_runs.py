@@ -62,7 +62,7 @@ def _any_requested(node: str) -> Compiled:
 
 def take(taken_ids: Set[int]) -> ImagePull | None:
     """Take this node's oldest requested pull that no living process executes; None without one, or without a free slot.
-    ``held`` are those of this process."""
+    ``taken_ids`` are those of this process."""
     rows = _requested(node_id())
     if not rows.exists():
         return None

@@ -138,7 +138,7 @@ def _send(node: NodeAccess, *arguments: Any) -> None:
 def prepare(assignment_id: UUID, generation: int, attempts: int = 0) -> None:
     """Restore, provision and decide a pending claim, on a worker. Can be repeated, also by another process.
 
-    ``asked``: how often its sinks were queried before without an answer.
+    ``attempts``: how often its sinks were queried before without an answer.
     """
     assignment = _adopt(assignment_id, generation)
     with context.acting_for(assignment.claimed_by if assignment else ""):
