@@ -9,7 +9,7 @@ from django.conf import settings
 
 from boilerhouse.process.steps import each
 from boilerhouse.queues.tasks import joins, task
-from pools import dry_runs, freezer, lifecycle, nodes, packet_filter, sizing, tags, usage, volumes
+from pools import dry_runs, freezer, lifecycle, node_reports, nodes, packet_filter, sizing, tags, usage, volumes
 from pools.volumes import staged_restores
 
 
@@ -66,6 +66,12 @@ def refresh_names() -> None:
 @task
 def keep_packet_filter() -> None:
     packet_filter.keep()
+
+
+@joins
+@task
+def report_node() -> None:
+    node_reports.report()
 
 
 @joins

@@ -98,6 +98,7 @@ NOT_FOUND = {
     "notification_id": "notification_not_found",
     "delivery_id": "delivery_not_found",
     "tenant_id": "not_found",
+    "node_id": "node_not_found",
 }
 
 

@@ -99,6 +99,8 @@ REQUESTS: dict[str, Any] = {
         "enabled": True,
         "mutedUntil": "2027-01-31T12:00:00Z",
     },
+    "replaceNode": {"labels": {"zone": "cellar", "gpu": "none"}, "overcommit": 1.5},
+    "cordonNode": {"reason": "memory is replaced on Friday"},
     "createApiKey": {"name": "ci", "role": "tenant", "tenantIds": ["alice"], "expiresAt": None},
     "rotateApiKey": {"overlapMs": 86_400_000},
     "replaceSettings": {"variables": {"HUB": "hub.example.com"}, "retention": {"eventsMs": 86_400_000}},
@@ -136,6 +138,7 @@ BY_NAME: dict[str, Any] = {
     "refreshing": False,
     "imageUpdate": None,
     "node": "host-1a2b3c",
+    "nodeId": "host-1a2b3c",
     "runtimeId": "4f5e6d7c8b9a",
     "uid": 200_001,
     "generation": 1_769_860_800_123_456,
@@ -231,6 +234,8 @@ BY_NAME |= dict.fromkeys(("eventsMs", "probesMs"), 7 * 86_400_000)
 BY_NAME |= dict.fromkeys(("runsMs", "backupsMs"), 30 * 86_400_000)
 BY_NAME |= {"auditMs": 365 * 86_400_000, "allowRoot": False, "allowHostNetwork": False, "max": 10, "total": 3}
 BY_NAME |= {"intervalMs": 60_000}
+BY_NAME |= {"labels": {"zone": "cellar"}, "overcommit": 1.5, "cordoned": False, "cordonedAt": None, "cordonReason": ""}
+BY_NAME |= {"arch": "x86_64", "runtimes": ["runc"], "engineVersion": "27.5.1", "engineError": ""}
 BY_NAME |= {"percent": 100.0, "memoryBytes": 23_068_672, "diskBytes": 1_048_576, "cpuCores": 0.4, "durationMs": 12}
 COMPONENTS: dict[str, Any] = {
     "ApiKey": {"id": "Xk3fQ9aB", "name": "ci", "role": "tenant"},
@@ -238,6 +243,8 @@ COMPONENTS: dict[str, Any] = {
     "Event": {"id": 4711, "type": "container.claimed"},
     "Workload": {"id": "notes"},
     "Pool": {"id": "notes"},
+    "Node": {"id": "host-1a2b3c", "name": "host", "state": "active", "version": "0.1.0"},
+    "Promised": {"containers": 3, "cpus": 3.0, "memoryMb": 384},
     "SyncSpec": {"id": "notes"},
     "Credential": {"id": "storage", "name": "Storage"},
     "Notification": {**NOTIFICATION, "state": "active"},

@@ -24,6 +24,7 @@ TAGS = {
     "credentials": "Stored credentials for sinks. They can be written but not read.",
     "registry-credentials": "Stored credentials for image registries. They can be written but not read.",
     "notifications": "Whom to tell of what needs attention: webhooks, chats and e-mail.",
+    "nodes": "Machines with containers: what each has, and whether it gets new containers.",
     "events": "Events, as a list and as streams (also the WebSocket `/ws/events`).",
     "audit": "The audit log.",
     "api-keys": "API keys.",

@@ -194,6 +194,12 @@ def keep_packet_filter() -> int:
     return 0
 
 
+def report_nodes() -> int:
+    """Have a worker of each node write into its row what the node has."""
+    _on_every_node("pools.tasks.report_node")
+    return 0
+
+
 def refresh_names() -> int:
     """Resolve names in network policies that are due."""
     if not policy_names.is_due():
@@ -282,6 +288,7 @@ STEPS: list[tuple[float, Callable[[], int]]] = [
     (5.0, refresh_names),
     (10.0, upkeep.find_lost),
     (float(settings.BOILERHOUSE_RECONCILE_EVERY_S), keep_packet_filter),
+    (15.0, report_nodes),
     (30.0, syncs.warn_of_unsaved),
     (180.0, probe_all_sinks),
     (float(settings.BOILERHOUSE_SAMPLE_EVERY_S), sample_usage),

@@ -80,8 +80,8 @@ class TenantUsageAdmin(ReadOnlyAdmin):
 
 @admin.register(Node)
 class NodeAdmin(ReadOnlyAdmin):
-    list_display = ("id", "name", "state", "heartbeat_at", "created_at")
-    list_filter = ("state",)
+    list_display = ("id", "name", "state", "heartbeat_at", "cordoned_at", "created_at")
+    list_filter = ("state", ("cordoned_at", admin.EmptyFieldListFilter))
     search_fields = ("id", "name")
 
 

@@ -43,6 +43,8 @@ TYPES = frozenset(
         "workload.updated",
         "node.silent",
         "node.returned",
+        "node.cordoned",
+        "node.uncordoned",
     ]
 )
 PROGRESS = frozenset(["sync.progress", "pool.pulling"])

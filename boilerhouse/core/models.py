@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from django.conf import settings
 from django.contrib.sessions.base_session import AbstractBaseSession
 from django.db import models
-from django.db.models import Q
+from django.db.models import Q, Value
 from django.utils import timezone
 
 from boilerhouse.core.fields import EncryptedJSONField
@@ -46,6 +46,31 @@ class Node(models.Model):
     state = models.CharField(max_length=6, choices=NodeState, default=NodeState.ACTIVE)
     heartbeat_at = models.DateTimeField(default=timezone.now)
     """The last heartbeat of one of its workers, by the database's clock."""
+    cordoned_at = models.DateTimeField(null=True, blank=True)
+    """Since then it gets no new containers; null: it does. Its state says whether it is alive, whatever this says."""
+    cordoned_by = models.CharField(max_length=160, default="", db_default="", blank=True)
+    """Who cordoned it, as in events."""
+    cordon_reason = models.CharField(max_length=500, default="", db_default="", blank=True)
+    labels = models.JSONField(default=dict, db_default=Value({}, models.JSONField()), blank=True)
+    """What operators say of it: names and values."""
+    overcommit = models.FloatField(null=True, blank=True)
+    """Its containers may be promised this multiple of its memory and processors; null: any amount."""
+    version = models.CharField(max_length=40, default="", db_default="", blank=True)
+    """The Boilerhouse release of its worker. This and the following are what the worker last reported."""
+    arch = models.CharField(max_length=40, default="", db_default="", blank=True)
+    """As the kernel names it, such as ``x86_64``."""
+    cpus = models.PositiveIntegerField(null=True, blank=True)
+    memory_mb = models.PositiveBigIntegerField(null=True, blank=True)
+    disk_mb = models.PositiveBigIntegerField(null=True, blank=True)
+    """The size of the file system of the containers' directories."""
+    disk_free_mb = models.PositiveBigIntegerField(null=True, blank=True)
+    runtimes = models.JSONField(default=list, db_default=Value([], models.JSONField()), blank=True)
+    """The runtimes of its engine, such as ``runc``."""
+    engine_version = models.CharField(max_length=60, default="", db_default="", blank=True)
+    engine_error = models.CharField(max_length=500, default="", db_default="", blank=True)
+    """Why the engine did not answer the worker; empty if it did."""
+    reported_at = models.DateTimeField(null=True, blank=True)
+    """When the worker last reported, by the database's clock; null if it never has."""
     created_at = models.DateTimeField(default=timezone.now)
 
     objects = NodeQuerySet.as_manager()
@@ -55,6 +80,10 @@ class Node(models.Model):
 
     def __str__(self) -> str:
         return self.id
+
+    @property
+    def is_cordoned(self) -> bool:
+        return self.cordoned_at is not None
 
 
 class Process(models.Model):

@@ -18,7 +18,7 @@ from tenants.models import Tenant
 
 NOUNS = {
     "api_key": "API key", "backup": "Backup", "cause": "Cause", "container": "Container", "credential": "Credential",
-    "deployment": "Deployment", "notification": "Notification rule", "pool": "Pool",
+    "deployment": "Deployment", "node": "Node", "notification": "Notification rule", "pool": "Pool",
     "registry-credential": "Registry credential", "settings": "Settings", "sync_run": "Sync run",
     "sync_spec": "Sync spec", "tenant": "Tenant", "user": "User", "workload": "Workload",
 }  # fmt: skip
@@ -28,6 +28,7 @@ VERBS = {
     "remove": "removed", "cancel": "cancelled", "rotate": "rotated", "mute": "muted", "unmute": "unmuted",
     "disable": "disabled", "enable": "enabled", "test": "tested", "resend": "sent again", "take": "taken",
     "invite": "invited", "start": "started", "stop": "stopped", "restart": "restarted", "roll_back": "rolled back",
+    "cordon": "cordoned", "uncordon": "uncordoned",
 }  # fmt: skip
 ACTIONS = {
     "container.command": "Command started in container",
@@ -61,7 +62,7 @@ ACTIONS = {
 PARTS = {
     "configuration": (
         "Configuration",
-        ("pool.", "workload.", "sync_spec.", "settings.", "deployment.", "notification.", "cause.", "backup."),
+        ("pool.", "workload.", "sync_spec.", "settings.", "deployment.", "notification.", "cause.", "backup.", "node."),
     ),
     "access": ("Access", ("api_key.", "credential.", "registry-credential.", "user.")),
     "tenants": ("Tenants", ("tenant.", "sync_run.")),

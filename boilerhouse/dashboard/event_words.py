@@ -36,6 +36,8 @@ LABELS = {
     "workload.updated": "Workload changed",
     "node.silent": "Node silent",
     "node.returned": "Node returned",
+    "node.cordoned": "Node cordoned",
+    "node.uncordoned": "Node uncordoned",
 }
 """What each type is called in filters and details. The search for text finds events by these words, too."""
 

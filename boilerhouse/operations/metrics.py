@@ -69,6 +69,9 @@ def _processes() -> Iterator[Metric]:
     )
     free.add_metric([], host.free_disk_mb() * 1024.0 * 1024.0)
     is_silent = GaugeMetricFamily("boilerhouse_node_silent", "1 while no worker of a node is alive.", labels=["node"])
+    is_cordoned = GaugeMetricFamily(
+        "boilerhouse_node_cordoned", "1 while a node gets no new containers.", labels=["node"]
+    )
     depth = GaugeMetricFamily(
         "boilerhouse_node_queue_depth", "Tasks that wait for a worker of a node.",
         labels=["node"],
@@ -76,8 +79,9 @@ def _processes() -> Iterator[Metric]:
     fallen, waiting = nodes.silent(), nodes.waiting_tasks()
     for node in Node.objects.order_by("pk"):
         is_silent.add_metric([node.pk], float(node.pk in fallen))
+        is_cordoned.add_metric([node.pk], float(node.is_cordoned))
         depth.add_metric([node.pk], waiting.get(node.pk, 0))
-    yield from (alive, leading, free, is_silent, depth)
+    yield from (alive, leading, free, is_silent, is_cordoned, depth)
 
 
 def _pools() -> Iterator[Metric]:

@@ -1,11 +1,16 @@
 from django.urls import path
 
+from pools.api import node_views as nodes
 from pools.api import registry_credential_views as registries
 from pools.api import views
 
 urlpatterns = [
     path("registry-credentials", registries.RegistryCredentialListView.as_view()),
     path("registry-credentials/<str:registry_credential_id>", registries.RegistryCredentialView.as_view()),
+    path("nodes", nodes.NodeListView.as_view()),
+    path("nodes/<str:node_id>", nodes.NodeView.as_view()),
+    path("nodes/<str:node_id>/cordon", nodes.NodeCordonView.as_view()),
+    path("nodes/<str:node_id>/uncordon", nodes.NodeUncordonView.as_view()),
     path("workloads", views.WorkloadListView.as_view()),
     path("workloads/<str:workload_id>", views.WorkloadView.as_view()),
     path("workloads/<str:workload_id>/refresh", views.WorkloadRefreshView.as_view()),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pools.host.disk import disk_is_low, disk_words, free_disk_mb
+from pools.host.disk import disk_is_low, disk_mb, disk_words, free_disk_mb
 from pools.host.identity import (
     DEPLOYMENT_LABEL,
     NODE_LABEL,
@@ -22,6 +22,7 @@ __all__ = [
     "NODE_LABEL",
     "bridge_name",
     "disk_is_low",
+    "disk_mb",
     "disk_words",
     "ensure_network",
     "ensure_ram_dir",

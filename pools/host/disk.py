@@ -9,6 +9,12 @@ from django.conf import settings
 from boilerhouse.core import deployment
 
 
+def disk_mb() -> int:
+    """The size of the file system of containers' directories, in MiB."""
+    status = os.statvfs(deployment.data_dir())
+    return status.f_blocks * status.f_frsize // (1 << 20)
+
+
 def free_disk_mb() -> int:
     """Free space for containers' directories, in MiB."""
     status = os.statvfs(deployment.data_dir())

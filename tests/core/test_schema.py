@@ -8,6 +8,7 @@ import jsonschema
 import pytest
 
 from boilerhouse.api.schema_examples import REQUESTS
+from boilerhouse.core import deployment
 from boilerhouse.core.api_keys import create_key
 from boilerhouse.core.models import Role
 from boilerhouse.web.asgi_handler import REFUSALS
@@ -104,13 +105,14 @@ def test_every_example_body_works_as_it_stands_there(call, settings):
         "replaceSyncSpec", "triggerSyncSpec", "replaceCredential", "createApiKey", "rotateApiKey", "replaceSettings",
         "claimContainer",
         "releaseContainer", "syncTenant", "setTenantNetwork", "execForTenant", "execInContainer", "createRegistryCredential",
-        "replaceRegistryCredential", "createNotification", "replaceNotification", *FILES, *COMMANDS,
+        "replaceRegistryCredential", "createNotification", "replaceNotification", "replaceNode", "cordonNode", *FILES, *COMMANDS,
     ):  # fmt: skip
         method, path = PATHS[name]
         ids = {
             "credentialId": "storage",
             "registryCredentialId": "registry",
             "notificationId": "ops",
+            "nodeId": deployment.node_id(),
             "commandId": "0" * 32,
             "tenantId": "alice",
             "containerId": str(make_container().pk),

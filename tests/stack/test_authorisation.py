@@ -59,7 +59,7 @@ class World:
             "keyId": create_key(name="stays", role=Role.VIEWER)[0].pk,
             "credentialId": self.made("credentials", credential()),
             "registryCredentialId": self.made("registry-credentials", registry_credential()),
-            "commandId": self.running_command(),
+            "commandId": self.running_command(), "nodeId": Container.objects.all()[0].node_id,
             **self.delivery(),
         }  # fmt: skip
 
@@ -67,6 +67,10 @@ class World:
     def guest(role: Role) -> str:
         """The tenant that a role's calls claim, release and erase."""
         return f"guest-of-{role}"
+
+    def node(self) -> Any:
+        (node,) = self.stack.ok("GET", "nodes")["items"]
+        return node
 
     def made(self, path: str, body: Any) -> str:
         return str(self.stack.ok("POST", path, body, 201)["id"])
@@ -386,6 +390,14 @@ CASES: dict[str, Case] = {
     "resendNotificationDelivery": Case(
         lambda world, ids, found: found["id"] == ids["deliveryId"], 202, fresh=lambda world, role: world.delivery()
     ),
+    "listNodes": listed("nodeId"),
+    "getNode": shown("nodeId"),
+    "replaceNode": Case(
+        lambda world, ids, found: world.node()["labels"] == {"made": "yes"},
+        body=lambda world, ids: {**world.node(), "labels": {"made": "yes"}},
+    ),
+    "cordonNode": Case(lambda world, ids, found: world.node()["cordoned"], body=lambda world, ids: {}),
+    "uncordonNode": Case(lambda world, ids, found: not world.node()["cordoned"]),
     "listWorkloads": listed("workloadId"),
     "createWorkload": created("workloads", lambda world: workload()),
     "getWorkload": shown("workloadId"),

@@ -265,6 +265,8 @@ TONES = {
     "workload.updated": "idle",
     "node.silent": "error",
     "node.returned": "ok",
+    "node.cordoned": "warn",
+    "node.uncordoned": "ok",
 }
 
 
@@ -347,6 +349,11 @@ def sentence(event: Event) -> SafeString:
             parts = ["Node ", _mono(payload.get("node")), " has no running worker; its work waits"]
         case "node.returned":
             parts = ["Node ", _mono(payload.get("node")), " is back"]
+        case "node.cordoned":
+            why = f": {payload['reason']}" if payload.get("reason") else ""
+            parts = ["Node ", _mono(payload.get("node")), f" gets no new containers{why}"]
+        case "node.uncordoned":
+            parts = ["Node ", _mono(payload.get("node")), " gets new containers again"]
         case _:
             parts = [event.type]
     return format_html_join("", "{}", ((part,) for part in parts))
