@@ -153,7 +153,7 @@ def _proved(pool: Pool, container: Container) -> bool:
         pool.halted_version_id = None
     elif stability.counts(pool):
         return False
-    if pool.halted is None:
+    if pool.halted is None and pool.trouble != Trouble.NO_NODE:  # that one is about containers that are missing
         conditions.clear(pool)
     elif pool.failures or pool.next_start_at:
         Pool.objects.filter(pk=pool.pk).update(failures=0, next_start_at=None)

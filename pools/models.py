@@ -236,6 +236,8 @@ class Pool(models.Model):
     """The network settings that containers are created with; a change is rolled out."""
     egress = models.JSONField(null=True, blank=True)
     """Where they may send packets (``pools.egress.Egress``); a change takes effect immediately. Null: the default."""
+    placement = models.JSONField(null=True, blank=True)
+    """Which nodes its new containers may be on (``pools.placement.Rules``); null: any."""
     is_paused = models.BooleanField(default=False)
     is_draining = models.BooleanField(default=False)
     is_deleting = models.BooleanField(default=False)

@@ -67,7 +67,6 @@ class Host:
 
     ensure_network = staticmethod(host.ensure_network)
     ensure_ram_dir = staticmethod(host.ensure_ram_dir)
-    lease_uid = staticmethod(host.lease_uid)
     lease_address = staticmethod(host.lease_address)
     lease_host_port = staticmethod(host.lease_host_port)
     release_uid = staticmethod(host.release_uid)
@@ -163,6 +162,10 @@ class NodeAccess:
         """Raises OtherNode."""
         self.check()
         return Host
+
+    def lease_uid(self, container_id: UUID) -> int:
+        """A uid for a container there. Works everywhere, because uids are rows of all nodes. Raises HostNotReady."""
+        return host.lease_uid(container_id, self.id)
 
     @property
     def queue(self) -> NodeQueue:

@@ -17,13 +17,14 @@ from django.db.models import Count, OuterRef, Q, Subquery
 
 from boilerhouse.core import clock, compiled, context, failpoints
 from boilerhouse.core.compiled import Compiled
-from boilerhouse.core.deployment import node_id
 from boilerhouse.core.events import emit, recording
 from boilerhouse.queues import in_progress
 from pools import conditions, host, stability
 from pools.errors import HostNotReady
 from pools.models import Container, Pool, Template, WorkloadVersion
-from pools.nodes import node_of
+from pools.nodes import NodeAccess, node_of
+from pools.placement import Refused
+from pools.placement_round import PlacementRound
 from pools.states import ContainerState, Trouble
 
 STARTING, IDLE, CLAIMED = ContainerState.STARTING, ContainerState.IDLE, ContainerState.CLAIMED
@@ -127,7 +128,12 @@ def _is_off(pool: Pool, template: Template, members: Sequence[Container]) -> boo
         return True
     step = decide(pool, template, members, _parallel(pool))
     is_over = (pool.trouble == Trouble.DISK_LOW and not host.disk_is_low()) or _has_settled(pool)
-    return bool(step.start or step.remove or step.call_off) or is_over
+    return bool(step.start or step.remove or step.call_off) or is_over or _needs_no_node(pool, step, members)
+
+
+def _needs_no_node(pool: Pool, step: Step, members: Sequence[Container]) -> bool:
+    """Whether no node was left for its containers, and none is needed any more."""
+    return pool.trouble == Trouble.NO_NODE and not step.start and not any(c.state == STARTING for c in members)
 
 
 def _has_settled(pool: Pool) -> bool:
@@ -161,7 +167,6 @@ def _refill(pool_id: str) -> int:
     pool = Pool.objects.filter(pk=pool_id).first()
     if pool is None or not is_off(pool):
         return 0  # every later change enqueues this again; usually another process has done the work
-    disk_is_low = host.disk_is_low()
     with recording():
         pool = Pool.objects.select_for_update(no_key=True).filter(pk=pool_id).first()
         if pool is None:
@@ -179,30 +184,50 @@ def _refill(pool_id: str) -> int:
         for container_id in step.call_off:
             if Container.objects.filter(pk=container_id, owner=None).transition(STARTING, ContainerState.REMOVING):
                 places[container_id].queue.put("pool", "pools.tasks.destroy_container", container_id)
-        if disk_is_low and step.start:
-            conditions.report(pool, Trouble.DISK_LOW, host.disk_words())
-            return len(step.remove)
-        if pool.trouble == Trouble.DISK_LOW and not disk_is_low:
-            conditions.clear(pool)
-        if _has_settled(pool):
+        if _has_settled(pool) or _needs_no_node(pool, step, members):
             conditions.clear(pool)
         try:
-            for template in step.start:
-                _insert(pool, template)
+            started = _start(pool, step.start, members)
         except HostNotReady as error:  # no uid is free
             conditions.report(pool, Trouble.HOST_NOT_READY, error.detail)
             return len(step.remove)
     failpoints.reach("fill.inserted")
-    return len(step.start) + len(step.remove) + len(step.call_off)
+    return started + len(step.remove) + len(step.call_off)
 
 
-def _insert(pool: Pool, template: Template) -> None:
-    version = WorkloadVersion.objects.get(pk=template.version_id)
+def _start(pool: Pool, templates: Sequence[Template], members: Sequence[Container]) -> int:
+    """Insert a row for each, on the node that its placement chooses, as long as there is one. Returns how many."""
+    if not templates:
+        if pool.trouble == Trouble.DISK_LOW and not host.disk_is_low():
+            conditions.clear(pool)
+        return 0
+    nodes = PlacementRound(pool, members)
+    for number, template in enumerate(templates):
+        version = WorkloadVersion.objects.get(pk=template.version_id)
+        place = nodes.place(version)
+        if isinstance(place, Refused):
+            _refuse(pool, place)
+            return number
+        _insert(pool, template, version, NodeAccess(place))
+    if pool.trouble in (Trouble.DISK_LOW, Trouble.NO_NODE):
+        conditions.clear(pool)
+    return len(templates)
+
+
+def _refuse(pool: Pool, refused: Refused) -> None:
+    if refused.is_only_disk and host.disk_is_low():
+        conditions.report(pool, Trouble.DISK_LOW, host.disk_words())
+    else:
+        advice = "Uncordon or add one, or change the pool's placement."
+        conditions.report(pool, Trouble.NO_NODE, f"{refused.words()} {advice}")
+
+
+def _insert(pool: Pool, template: Template, version: WorkloadVersion, node: NodeAccess) -> None:
     now = clock.now()
     container = Container(
-        pool=pool, version=version, network=template.network, node_id=node_id(), created_at=now, state_changed_at=now
+        pool=pool, version=version, network=template.network, node_id=node.id, created_at=now, state_changed_at=now
     )
     fixed = version.spec.fixed_uid
-    container.uid = fixed if fixed is not None else node_of(container).host.lease_uid(container.pk)
+    container.uid = fixed if fixed is not None else node.lease_uid(container.pk)
     container.save(force_insert=True)
-    node_of(container).queue.put("pool", "pools.tasks.create_container", container.pk)
+    node.queue.put("pool", "pools.tasks.create_container", container.pk)

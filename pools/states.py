@@ -68,6 +68,8 @@ class Trouble(TextChoices):
     """This host cannot isolate containers: rules, addresses, uids or RAM file system are missing."""
     DISK_LOW = "disk_low"
     """The host's disk is nearly full."""
+    NO_NODE = "no_node"
+    """No node may or can take another of its containers."""
     UNSTABLE = "unstable"
     """Its containers become warm and then fail."""
     ROLL_HALTED = "roll_halted"

@@ -28,6 +28,7 @@ OF_NODE = {
 """Troubles of pools with one cause for all of them: kind, what, subject."""
 OF_POOL = {
     Trouble.START_FAILED: (Kind.POOL_CANNOT_START, Severity.ERROR, "{} cannot start containers"),
+    Trouble.NO_NODE: (Kind.POOL_CANNOT_START, Severity.ERROR, "{} has no node for its containers"),
     Trouble.UNSTABLE: (Kind.POOL_UNSTABLE, Severity.ERROR, "Containers of {} fail repeatedly"),
     Trouble.ROLL_HALTED: (Kind.ROLL_HALTED, Severity.WARNING, "{} stopped rolling to the new version"),
 }

@@ -26,6 +26,7 @@ from pools import image_warnings, mounts, permissions, references, schemas
 from pools.api import engine_fields as asks
 from pools.api import process_fields, user_fields
 from pools.api.network_fields import PoolNetworkField
+from pools.api.placement_fields import PlacementField, render_placement
 from pools.models import Container, Pool, Workload, WorkloadVersion, has_moved
 from pools.spec import (
     BUILT_IN_VARIABLES,
@@ -536,10 +537,12 @@ class PoolInput(ApiSerializer):
     idle_timeout_ms = serializers.IntegerField(min_value=0, max_value=TEN_YEARS_MS, default=0)
     on_unhealthy = serializers.ChoiceField(Pool.OnUnhealthy.choices, default="report")
     network = PoolNetworkField(required=False, allow_null=True)
+    placement = PlacementField(required=False, allow_null=True)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         attrs.setdefault("min_idle", min(attrs["min_size"], attrs["max_size"]))
         attrs.setdefault("network", None)
+        attrs.setdefault("placement", None)
         wrong = {}
         for name, value in (("minSize", attrs["min_size"]), ("minIdle", attrs["min_idle"])):
             if value > attrs["max_size"]:
@@ -599,6 +602,7 @@ class PoolOutput(ApiSerializer):
     idle_timeout_ms = serializers.IntegerField()
     on_unhealthy = serializers.CharField()
     network = PoolNetworkField(allow_null=True)
+    placement = PlacementField(allow_null=True)
     status = PoolStatusOutput()
     created_at = serializers.DateTimeField()
     updated_at = serializers.DateTimeField()
@@ -612,7 +616,8 @@ def render_pool(pool: Pool) -> dict[str, Any]:
 
 def _fields(pool: Pool) -> dict[str, Any]:
     names = "id name workload_id min_size max_size min_idle idle_timeout_ms on_unhealthy created_at updated_at"
-    return {**{name: getattr(pool, name) for name in names.split()}, "network": pool.whole_network}
+    fields = {name: getattr(pool, name) for name in names.split()}
+    return {**fields, "network": pool.whole_network, "placement": render_placement(pool)}
 
 
 class PoolUsageOutput(ApiSerializer):

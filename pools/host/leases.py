@@ -20,10 +20,10 @@ from pools.runtime.base import Network
 PUBLISHED_PORTS = range(20_000, 30_000)
 
 
-def _lease(resource: str, container_id: UUID) -> bool:
-    """Whether this container has it now. Processes of another version count separately, so the row
-    decides, not the counter."""
-    values = {"container_id": container_id, "node_id": deployment.node_id()}
+def _lease(resource: str, container_id: UUID, node_id: str = "") -> bool:
+    """Whether this container has it now, on that node or this one. Processes of another version count separately, so
+    the row decides, not the counter."""
+    values = {"container_id": container_id, "node_id": node_id or deployment.node_id()}
     _, is_new = HostLease.objects.get_or_create(resource=resource, defaults=values)
     return is_new
 
@@ -42,14 +42,15 @@ def _advance(counter: HostCounter, position: int) -> None:
     HostCounter.objects.filter(pk=counter.pk).update(position=position)
 
 
-def lease_uid(container_id: UUID) -> int:
-    """A host uid that nothing on this host uses; call it in the transaction that inserts the container."""
+def lease_uid(container_id: UUID, node_id: str = "") -> int:
+    """A uid that nothing on any node uses, for a container of that node, or of this one; call it in the transaction
+    that inserts the container."""
     low, high = settings.BOILERHOUSE_UID_RANGE
     counter = _counter(HostCounter.Of.UID, low)
     uid = counter.position
     for _ in range(high - low):
         following = low + (uid + 1 - low) % (high - low)
-        if _lease(f"uid {uid}", container_id):
+        if _lease(f"uid {uid}", container_id, node_id):
             _advance(counter, following)
             return uid
         uid = following

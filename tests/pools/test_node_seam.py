@@ -58,7 +58,6 @@ NODE_ID = {
     "pools/pull_runs.py": "this node's pulls",
     "pools/image_pulls.py": "this node's pulls",
     "pools/querysets.py": "here()",
-    "pools/sizing.py": "a new container is made where it is decided",
     "pools/dry_runs.py": "a dry run lives and ends here",
     "tenants/disks.py": "this node's tenants, in a query that is built once",
     "tenants/state_erasure.py": "every other node is told",

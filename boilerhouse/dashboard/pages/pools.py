@@ -240,13 +240,14 @@ new_pool = form_page(_new_pool, _create_pool)
 @action()
 def configure(request: HttpRequest, pool_id: str) -> str | HttpResponse:
     pool = find_pool(pool_id)
-    form = pool_form(render_pool(pool))
+    stored = render_pool(pool)
+    form = pool_form(stored)
     network = pool.whole_network
     rest = {name: value for name, value in (network or {}).items() if name != "egress"}
     if (keeps_mine := conflicts.wish(request)) is not None:
         form.combine(request.POST, pool_form(render_pool(pool)), keeps_mine=keeps_mine)
         return _configuration(request, pool, form, 200, is_combined=True)
-    data = form.read(request.POST, workloadId=pool.workload_id, network=rest)
+    data = form.read(request.POST, workloadId=pool.workload_id, network=rest, placement=stored["placement"])
     if data is None:
         return _configuration(request, pool, form, 422)
     if form.meet(request.POST, pool_form(render_pool(pool)), *conflicts.last_change("pool", pool_id)):
