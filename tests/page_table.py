@@ -16,7 +16,7 @@ LISTS: dict[str, tuple[str, ...]] = {
     "overview": ("",), "pools": ("", "?state=attention", "?q=zzz"), "containers": ("", "?state=claimed", "?q=zzz"),
     "tenants": ("", "?q=zzz", "?page=2"), "usage": ("",), "sync": ("", "?state=failed"), "sync-specs": ("",), "workloads": ("",),
     "activity": ("", "?show=routine", "?part=people", "?q=zzz"), "search": ("", "?q=e", "?q=zzz"),
-    "settings": ("",), "settings-keys": ("",), "node": ("",), "users": ("",), "account": ("",), "credentials": ("",),
+    "settings": ("",), "settings-keys": ("",), "node": ("",), "nodes": ("", "?state=silent", "?q=zzz"), "users": ("",), "account": ("",), "credentials": ("",),
     "registries": ("",), "notifications": ("",), "settings-deployment": ("", "?tab=json"), "changes": ("", "?q=zzz"),
     "new-pool": ("",), "new-workload": ("", "?tab=json"), "new-spec": ("",), "password_change": ("",),
 }  # fmt: skip

@@ -24,7 +24,7 @@ from tenants.states import AssignmentState
 THEMES = ("auto", "light", "dark")
 TIMES = ("utc", "local")
 
-BESIDE = {"tenants": ("usage/", "releases/")}
+BESIDE = {"settings": ("nodes/",), "tenants": ("usage/", "releases/")}
 """Pages that stand below an entry of the navigation, and not below its URL."""
 
 

@@ -77,6 +77,7 @@ PAGES = (
     Page("Workloads", "workloads", "i-blocks", "list images versions"),
     Page("Activity", "activity", "i-activity", "events log timeline csv"),
     Page("Settings", "settings", "i-settings", "processes node version"),
+    Page("Nodes", "nodes", "i-hard-drive", "settings machines cordon labels placement capacity"),
     Page("This node", "node", "i-hard-drive", "settings disk memory engine images checks doctor backup", Role.OPERATOR),
     Page("Notifications", "notifications", "i-activity", "settings alerts webhook slack mail mute", Role.ADMIN),
     Page("API keys", "settings-keys", "i-key-round", "settings tokens create revoke", Role.ADMIN),
