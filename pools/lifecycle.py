@@ -464,7 +464,7 @@ def _start_failed(container: Container, error: Exception) -> None:
 
 
 def take(pool: Pool) -> Container | None:
-    """Claim the longest idle container of the pool within the caller's transaction."""
+    """Claim the longest idle container of the pool, first of this node, within the caller's transaction."""
     container = Container.objects.take(pool)
     if container is not None:
         container.pool = pool

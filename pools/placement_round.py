@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
-from datetime import timedelta
 
 from django.conf import settings
 from django.db import connection
@@ -15,14 +14,13 @@ from django.db.models.functions import Now
 from boilerhouse.core import compiled
 from boilerhouse.core.compiled import Compiled
 from boilerhouse.core.models import Node
+from boilerhouse.core.nodes import SUSPECT_AFTER
 from boilerhouse.core.states import NodeState
 from pools import capacity, host
 from pools.models import Container, Pool, WorkloadVersion
 from pools.nodes import here
 from pools.placement import Candidate, Need, Refused, Rules, choose
 
-SUSPECT_AFTER = timedelta(seconds=8)
-"""Without a heartbeat for so long, a node gets no containers: its worker is likely gone."""
 _LOCK = 0x706C6163
 
 

@@ -9,6 +9,9 @@ from django.db.models import Count, F, Q
 from django.db.models.functions import Now
 
 from boilerhouse.core.deployment import node_id
+from boilerhouse.core.models import Node
+from boilerhouse.core.nodes import SUSPECT_AFTER
+from boilerhouse.core.states import NodeState
 from pools.states import PULL_TRANSITIONS, TRANSITIONS, ContainerHealth, ContainerState, PullState
 
 if TYPE_CHECKING:
@@ -16,10 +19,17 @@ if TYPE_CHECKING:
 
 _TAKE = """
 UPDATE {table} SET state = %s, state_changed_at = {now} WHERE state = %s AND id = (
-    SELECT id FROM {table} WHERE pool_id = %s AND state = %s AND health <> %s
+    SELECT id FROM {table} WHERE pool_id = %s AND state = %s AND health <> %s AND {where}
     ORDER BY state_changed_at, id LIMIT 1 {skip}
 ) RETURNING {columns}
 """
+_HERE = "node = %s"
+_ELSEWHERE = "node <> %s AND node IN (SELECT id FROM {nodes} WHERE state = %s AND heartbeat_at >= {since})"
+_TIME = {
+    "postgresql": "now() - make_interval(secs => {ago})",
+    "sqlite": "strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now', '-{ago} seconds')",
+}
+"""So many seconds ago, by the database's clock."""
 
 
 class ContainerQuerySet(models.QuerySet["Container"]):
@@ -36,20 +46,26 @@ class ContainerQuerySet(models.QuerySet["Container"]):
         return self.filter(state=source).update(state=target, state_changed_at=Now(), **changes)
 
     def take(self, pool: Pool) -> Container | None:
-        """Claim the longest idle container and return it; None if there is none.
+        """Claim the longest idle container of this node, or else of another node that is alive, and return it; None if
+        there is none.
 
-        One conditional statement: however many processes run it, each container is returned once.
+        Each is one conditional statement: however many processes run it, each container is returned once. The first
+        need not ask whether the node is alive: this process is there, and can do most of the claim itself.
         """
-        postgresql = connection.vendor == "postgresql"
+        return self._take(pool, _HERE, [node_id()]) or self._take(pool, _ELSEWHERE, [node_id(), NodeState.ACTIVE])
+
+    def _take(self, pool: Pool, where: str, where_parameters: list[str]) -> Container | None:
+        time = _TIME[connection.vendor]
         sql = _TAKE.format(
             table=self.model._meta.db_table,
-            now="now()" if postgresql else "strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now')",
-            skip="FOR UPDATE SKIP LOCKED" if postgresql else "",
+            now=time.format(ago=0),
+            where=where.format(nodes=Node._meta.db_table, since=time.format(ago=int(SUSPECT_AFTER.total_seconds()))),
+            skip="FOR UPDATE SKIP LOCKED" if connection.vendor == "postgresql" else "",
             # Columns by name: a statement prepared by PostgreSQL must keep working after a migration that adds one.
             columns=", ".join(f'"{field.column}"' for field in self.model._meta.concrete_fields),
         )
         idle = ContainerState.IDLE
-        parameters = [ContainerState.CLAIMED, idle, pool.pk, idle, ContainerHealth.UNHEALTHY]
+        parameters = [ContainerState.CLAIMED, idle, pool.pk, idle, ContainerHealth.UNHEALTHY, *where_parameters]
         return next(iter(self.model.objects.raw(sql, parameters)), None)
 
 

@@ -23,6 +23,8 @@ BEAT_S = 1.5
 """The minimum interval between two heartbeats of a node, whichever of its workers writes them."""
 SILENT_AFTER = timedelta(seconds=15)
 """Long enough for a worker to restart."""
+SUSPECT_AFTER = timedelta(seconds=8)
+"""Without a heartbeat for so long, a node gets no containers, and others do not use its idle ones."""
 FORGET_AFTER = timedelta(hours=1)
 
 

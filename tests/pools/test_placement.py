@@ -19,12 +19,12 @@ from boilerhouse.attention.cause import Kind
 from boilerhouse.core import deployment
 from boilerhouse.core.deployment import node_id
 from boilerhouse.core.models import Event, Node
+from boilerhouse.core.nodes import SUSPECT_AFTER
 from boilerhouse.core.states import NodeState
 from pools import capacity, host, lifecycle, sizing
 from pools.capacity import Promised
 from pools.models import Container, HostLease, Pool
 from pools.placement import Candidate, Need, Reason, Refused, Rules, Strategy, choose, refusal
-from pools.placement_round import SUSPECT_AFTER
 from pools.states import ContainerState, Trouble
 from tests.api_calls import refused_fields
 from tests.make import make_container, make_node, make_pool, make_workload
