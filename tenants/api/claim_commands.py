@@ -89,19 +89,12 @@ class ClaimCommand:
 
     def _run(self, container_id: UUID) -> dict[str, Any]:
         try:
-            done = commands.run(container_id, self._id, self._wish)
+            return _shown(commands.run(container_id, self._id, self._wish))
         except BoilerhouseError as error:
             return self._failed(error)
         except Exception as error:
             log.error("first command failed", error=type(error).__name__, exc_info=True)
             return self._failed(BoilerhouseError("Internal error. Whether the command has run is unknown."))
-        assert isinstance(done, commands.Finished), "a claim's command has a deadline"
-        cut = replace(
-            done, stdout=done.stdout[:OUTPUT_BYTES], stderr=done.stderr[:OUTPUT_BYTES],
-            stdout_truncated=done.stdout_truncated or len(done.stdout) > OUTPUT_BYTES,
-            stderr_truncated=done.stderr_truncated or len(done.stderr) > OUTPUT_BYTES,
-        )  # fmt: skip
-        return {**render_finished(cut, "utf-8"), "error": None}
 
     def _failed(self, error: BoilerhouseError) -> dict[str, Any]:
         """The claim has succeeded; its command has not, or not in time."""
@@ -113,6 +106,16 @@ class ClaimCommand:
             "stdoutTruncated": len(out) > OUTPUT_BYTES, "stderrTruncated": len(err) > OUTPUT_BYTES,
             "durationMs": None, "via": None, "error": {"code": error.code, "detail": error.detail},
         }  # fmt: skip
+
+
+def _shown(done: commands.Finished | commands.Running) -> dict[str, Any]:
+    assert isinstance(done, commands.Finished), "a claim's command has a deadline"
+    cut = replace(
+        done, stdout=done.stdout[:OUTPUT_BYTES], stderr=done.stderr[:OUTPUT_BYTES],
+        stdout_truncated=done.stdout_truncated or len(done.stdout) > OUTPUT_BYTES,
+        stderr_truncated=done.stderr_truncated or len(done.stderr) > OUTPUT_BYTES,
+    )  # fmt: skip
+    return {**render_finished(cut, "utf-8"), "error": None}
 
 
 def _forget_abandoned() -> None:

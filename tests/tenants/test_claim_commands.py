@@ -78,6 +78,11 @@ def test_nothing_is_left_of_claims_whose_clients_have_left():
             one.forget()
 
 
+def test_a_fault_of_ours_does_not_keep_the_claim_waiting(claim, monkeypatch):
+    monkeypatch.setattr("tenants.commands.run", lambda *_: commands.Running("x", 0))
+    assert claim(command=["true"]).json()["command"]["error"]["code"] == "error"
+
+
 def test_a_command_that_cannot_be_is_refused_before_anything_is_claimed(claim, call):
     for body, pointer in (
         ({"command": ["a"], "script": "b"}, "/command"),
