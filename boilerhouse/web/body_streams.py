@@ -1,7 +1,8 @@
 """Request bodies that their view reads while they arrive, such as uploads of files.
 
 Nothing of such a body is kept beyond a window: while it is full, the client is not read. Its time limit is one for each
-part, not for the whole, and does not run while we are the slow side.
+part, not for the whole, and runs only while the view waits for that part: a view that waits for a thread, or for the
+container, is no fault of the client.
 """
 
 from __future__ import annotations
@@ -28,11 +29,18 @@ class ClientGone(Exception):
 class BodyStream:
     """A body on its way; used only in the event loop. ``hold`` and ``go_on`` stop and resume reading the client.
 
-    ``invite`` is called when the view begins to read and nothing has come: the client may wait for ``100 Continue``.
+    ``wait`` is called when the view waits for the client. ``invite`` is called when the view begins to read and nothing
+    has come: the client may wait for ``100 Continue``.
     """
 
-    def __init__(self, hold: Callable[[], None], go_on: Callable[[], None], invite: Callable[[], None]) -> None:
-        self._hold, self._go_on, self._invite = hold, go_on, invite
+    def __init__(
+        self,
+        hold: Callable[[], None],
+        go_on: Callable[[], None],
+        wait: Callable[[], None],
+        invite: Callable[[], None],
+    ) -> None:
+        self._hold, self._go_on, self._wait, self._invite = hold, go_on, wait, invite
         self._is_invited = False
         self._parts: deque[bytes] = deque()
         self._size = 0
@@ -71,7 +79,7 @@ class BodyStream:
             if self.is_held:
                 self.is_held = False
                 self._go_on()
-                continue
+            self._wait()
             await self._has_come.wait()
         data = b"".join(self._parts)
         self._parts.clear()

@@ -52,6 +52,7 @@ class Request(WebRequest):  # type: ignore[misc]
 
     def begin_stream(self, method: bytes, target: bytes, version: bytes) -> None:
         """Start the view now, with what has come of the body."""
+        self.channel.known.enter(Phase.ASKED)  # until the view waits for the body
         come, self.content = self.content.getvalue(), io.BytesIO()
         self.stream = self.channel.new_stream(self)
         if come:
@@ -71,7 +72,7 @@ class Request(WebRequest):  # type: ignore[misc]
 
     def handleContentChunk(self, data: bytes) -> None:
         if self.stream is not None:
-            self.channel.known.enter(Phase.BODY)
+            self.channel.known.enter(Phase.ASKED)
             self.stream.feed(data)
             return
         size = self.content.tell() + len(data)
@@ -218,16 +219,21 @@ class Channel(HTTPChannel):  # type: ignore[misc]
             self.persistent = 0
 
     def new_stream(self, request: Request) -> BodyStream:
+        def is_current() -> bool:
+            return not self._is_over and self.requests[-1:] == [request]
+
         def hold() -> None:
-            self.known.enter(Phase.ASKED)  # we are the slow side
             self._networkProducer.pauseProducing()
 
         def go_on() -> None:
-            if not self._is_over and self.requests[-1:] == [request]:
-                self.known.enter(Phase.BODY)
+            if is_current():
                 self._networkProducer.resumeProducing()
 
-        return BodyStream(hold, go_on, partial(self._invite, request))
+        def wait() -> None:
+            if is_current():
+                self.known.enter(Phase.BODY)
+
+        return BodyStream(hold, go_on, wait, partial(self._invite, request))
 
     def answered_early(self, request: Request) -> None:
         """The view answers before it has read the whole body: no further request can follow on this connection."""
@@ -240,6 +246,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
 
     def _look_up(self, request: Request) -> None:
         assert request.head is not None
+        self.known.enter(Phase.ASKED)
         self._held_pieces = []
         self._networkProducer.pauseProducing()
         length = self.length or MAX_BODY_BYTES  # if its length is unknown
@@ -252,6 +259,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
             verdict.release()
         if is_gone:
             return
+        self.known.enter(Phase.BODY)
         self._networkProducer.resumeProducing()
         data, self._held_pieces = b"".join(self._held_pieces or ()), None
         if self._handlingRequest:

@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -124,8 +125,7 @@ def _streamed(
             await writer.write(chunk)
             if time.monotonic() - looked >= LOOK_EVERY_S:
                 looked = time.monotonic()
-                if not await _may_go_on(key_id, held):
-                    raise FilesLost(MUST_END)
+                await _look(key_id, held)
 
     length = headers.pop("Content-Length", None)
     stream = Stream(run, kind, is_whole=True, length=None if length is None else int(length))
@@ -142,6 +142,12 @@ def _may(key_id: str, held: HeldFiles) -> bool:
 
 
 _may_go_on = sync_to_async(_may, thread_sensitive=False)
+
+
+async def _look(key_id: str, held: HeldFiles) -> None:
+    """Raises FilesLost."""
+    if not await _may_go_on(key_id, held):
+        raise FilesLost(MUST_END)
 
 
 def watch(
@@ -181,11 +187,11 @@ def watch(
     return stream
 
 
-def upload(request: Any, begin: Callable[[int], Upload]) -> FileInfo | int | Receiving:
+def upload(request: Any, begin: Callable[[int], Upload], held: HeldFiles, key_id: str) -> FileInfo | int | Receiving:
     """What came of the upload that ``begin(size)`` begins; a long body goes there first, and then the view runs again.
 
-    The last step, which gives a file its name, happens in a request that was authorised anew. Raises what the upload
-    raises.
+    The last step, which gives a file its name, happens in a request that was authorised anew; until then the key and
+    the claim are looked at each second. Raises what the upload raises.
     """
     body = received(request._request)
     if body is not None:
@@ -195,7 +201,7 @@ def upload(request: Any, begin: Callable[[int], Upload]) -> FileInfo | int | Rec
         return finished
     begun = begin(_length(request))
     if getattr(request._request, "scope", {}).get("boilerhouse.body") is not None:
-        receiving = Receiving(begun.awrite, begun.close)
+        receiving = Receiving(begun.awrite, begun.close, partial(_look, key_id, held))
         receiving.state = begun
         return receiving
     try:

@@ -128,7 +128,7 @@ class TenantFileView(FilesView):
         held, path = self.held(of), path_of(request)
         mode, conditions, parents = mode_of(request), conditions_of(request), parents_of(request)
         begin = partial(_begin_put, held, path, mode, conditions, parents=parents)
-        done = file_answers.upload(request, begin)
+        done = file_answers.upload(request, begin, held, request.auth.pk)
         if isinstance(done, Receiving):
             return done
         return self.shown(held.place(path).path, done)
@@ -287,7 +287,8 @@ class TenantFileArchiveView(FilesView):
     def put(self, request: Any, **of: str) -> HttpResponse | Response:
         file_answers.refuse_encoding(request)
         held, path, parents = self.held(of), path_of(request, is_required=False), parents_of(request)
-        done = file_answers.upload(request, partial(_begin_unpack, held, path, parents=parents))
+        begin = partial(_begin_unpack, held, path, parents=parents)
+        done = file_answers.upload(request, begin, held, request.auth.pk)
         return done if isinstance(done, Receiving) else Response({"entries": done})
 
 
@@ -371,7 +372,7 @@ class FileLinkView(ApiView):
         link = file_links.read(token)
         held = file_links.held_by(link, "PUT")
         begin = partial(_begin_put, held, link.path, None, conditions_of(request), parents=False)
-        done = file_answers.upload(request, begin)
+        done = file_answers.upload(request, begin, held, link.key_id)
         if isinstance(done, Receiving):
             return done
         assert isinstance(done, FileInfo)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import signal
 import socket
 import tarfile
 import threading
@@ -33,7 +34,7 @@ from tests.make import make_held
 row = make_held(tenant="alice")
 version = WorkloadVersion.objects.get(pk=row.container.version_id)
 for volume in version.spec_json["volumes"]:
-    if volume["name"] == "state": volume["container_path"] = HOME
+    volume["container_path"] = HOME if volume["name"] == "state" else f"{HOME}-{volume['name']}"
 version.save()
 key = create_key(name="alice", role="tenant", tenant_ids=["alice"])[1]
 other = create_key(name="bob", role="tenant", tenant_ids=["bob"])[1]
@@ -79,6 +80,7 @@ def held(tmp_path_factory):
             patch.setattr(sealing, "run_dir", lambda _: agent.directory)
             patch.setattr(connections, "run_dir", lambda _: agent.directory)
             assert guest.seal(None, agent.process_1())
+            guest.run(None, ("sh", "-c", f"mkdir {home}-secrets; mount -t tmpfs none {home}-secrets"), 9000)
             yield Held(web, home, key, other, agent)
 
 
@@ -221,6 +223,49 @@ def test_a_client_that_stops_sending_is_told_so(held):
     assert b" 408 " in answer, answer
     held.wait_for_no_session()
     assert not (held.home / "slow").exists()
+
+
+def test_a_client_is_not_blamed_while_the_container_does_not_answer(held):
+    """Its time limit is 3 s, and the container does not answer for 4."""
+    process_1 = held.agent.process_1()
+    os.kill(process_1, signal.SIGSTOP)
+    try:
+        opened = held.web.connect(held.head("waited", Content_Length=str(MB), Connection="close") + bytes(100_000))
+        time.sleep(4)
+    finally:
+        os.kill(process_1, signal.SIGCONT)
+    opened.sendall(bytes(MB - 100_000))
+    answer = rest(opened)
+    assert b" 200 " in answer, answer
+    assert (held.home / "waited").stat().st_size == MB
+
+
+def test_a_key_that_is_revoked_ends_an_archive_that_is_on_its_way(held):
+    """Its entries are there as they come, so it is not enough to look at the end."""
+    made = "from boilerhouse.core.api_keys import create_key; print('@', create_key(name='gone', role='tenant',"
+    said = held.web.manage("shell", "-c", f"{made} tenant_ids=['alice'])[1])")
+    key = next(line for line in said.splitlines() if line.startswith("@")).split()[1]
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        for name in ("before", "after"):
+            info = tarfile.TarInfo(name)
+            info.size = 100_000
+            archive.addfile(info, io.BytesIO(bytes(100_000)))
+    data, half = out.getvalue(), 102_400
+    head = held.head("revoked&parents=true", key=key, Content_Length=str(len(data)), Connection="close")
+    head = head.replace(b"/files?", b"/files/archive?")
+    with held.web.connect(head + data[:half]) as opened:
+        deadline = time.monotonic() + 20
+        while not (held.home / "revoked" / "before").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        held.web.manage("shell", "-c", f"from boilerhouse.core.api_keys import *; revoke_key(find_key('{key}').pk)")
+        time.sleep(1.1)
+        opened.sendall(data[half:])
+        answer = rest(opened)
+    assert b" 401 " in answer, answer
+    held.wait_for_no_session()
+    assert os.listdir(held.home / "revoked") == ["before"]
 
 
 def test_a_client_that_does_not_read_is_dropped(held):
