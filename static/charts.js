@@ -29,7 +29,8 @@
   let library = null; // a promise, once it was asked for
 
   function table(data) {
-    return [data.times, ...data.series.map((one) => one.values)];
+    let at = 0;
+    return [data.steps.map((step) => (at += step)), ...data.series.map((one) => one.values)];
   }
 
   function draw(plot) {

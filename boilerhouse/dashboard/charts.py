@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import pairwise
 
 from django.utils import timezone
 
@@ -16,6 +17,7 @@ RANGES = {"1h": timedelta(hours=1), "6h": timedelta(hours=6), "24h": timedelta(h
 POINTS = 240
 CLOCKS = {"day": "%d %b %H:%M", "minute": "%H:%M", "second": "%H:%M:%S"}
 TABLE_ROWS = 12
+DIGITS = 5
 Point = tuple[datetime, float]
 
 
@@ -164,7 +166,11 @@ def _data(
     top: float,
     limit: float | None = None,
 ) -> str:
-    """A shared time axis for all series; a missing value is a gap."""
+    """A shared time axis for all series; a missing value is a gap.
+
+    ``steps`` are the seconds from the epoch to the first sample, then from each to the next. They are nearly equal, and
+    so weigh little in a compressed page.
+    """
     by_time: dict[float, dict[str, float]] = {}
     for name, points in points_of.items():
         for at, value in points:
@@ -174,15 +180,27 @@ def _data(
         if times and second - times[-1] > quiet.total_seconds():
             times.append(times[-1] + 0.1)
         times.append(second)
+    steps = [_brief(round(at - before, 1)) for before, at in pairwise([0.0, *times])]
     document = {
-        "times": times, "from": period[0].timestamp(), "to": period[1].timestamp(), "unit": unit, "top": top,
+        "steps": steps, "from": period[0].timestamp(), "to": period[1].timestamp(), "unit": unit, "top": top,
         "limit": limit,
         "series": [
-            {"name": name, "values": [by_time.get(second, {}).get(name) for second in times]} for name in points_of
+            {"name": name, "values": [_seen(by_time.get(second, {}).get(name)) for second in times]}
+            for name in points_of
         ],
         "marks": [[at.timestamp(), label] for at, label in marks if at >= period[0]],
     }  # fmt: skip
     return json.dumps(document, separators=(",", ":"))
+
+
+def _seen(value: float | None) -> float | None:
+    """The value with as many digits as a reader of the chart sees."""
+    return None if value is None else _brief(float(f"{value:.{DIGITS}g}"))
+
+
+def _brief(value: float) -> float:
+    """The same number without a needless fraction."""
+    return int(value) if value.is_integer() else value
 
 
 def _near(points: Sequence[Point], at: datetime) -> float:
