@@ -20,8 +20,8 @@ from uuid import UUID
 import structlog
 from django.conf import settings
 from django.db import transaction
-from django.db.models import F, OuterRef, QuerySet, Subquery, Value
-from django.db.models.functions import Coalesce, Concat
+from django.db.models import F, OuterRef, QuerySet, Subquery, TextField
+from django.db.models.functions import Cast, Coalesce
 
 from boilerhouse.core import audit, clock, context
 from boilerhouse.core.cooldown import Cooldown
@@ -395,15 +395,16 @@ def periodic_saves(tenant_id: str | None = None) -> Iterator[PeriodicSave]:
 def _saves(since: str) -> SyncRunQuerySet:
     """The saves of one assignment and one spec, for a query of such pairs; ``since`` is the column that orders them.
 
-    The index of the tenant ends at the claim. The spec is compared as an expression, because an index of the spec's
-    runs, which SQLite would take, passes those of all its tenants.
+    The index of the tenant ends at the claim. The spec is compared as text, because an index of the spec's runs, which
+    SQLite would take, passes those of all its tenants. For PostgreSQL the cast is none: with another expression it
+    expects no rows, and compiles the query each time.
     """
     claimed_at = Coalesce(OuterRef("assigned_at"), OuterRef("created_at"))
     runs = SyncRun.objects.filter(
         **{"tenant_id": OuterRef("tenant_id"), f"{since}__gte": claimed_at},
         generation=OuterRef("generation"), direction=Direction.UPLOAD,
     )  # fmt: skip
-    of_spec = runs.annotate(of_spec=Concat("spec_id", Value(""))).filter(of_spec=OuterRef("spec_id"))
+    of_spec = runs.annotate(of_spec=Cast("spec_id", TextField())).filter(of_spec=OuterRef("spec_id"))
     return of_spec.order_by(f"-{since}")
 
 

@@ -84,12 +84,15 @@ def test_periodic_saves_read_few_runs_of_each_tenant(pool):
     """Pages and the controller added up all runs of all assigned tenants, on every refresh and every second."""
     make_sync_spec(pool, interval_ms=MINUTE_MS)
     make_held(pool, minutes=5)
-    if connection.vendor == "postgresql":
-        pytest.skip("its plans depend on how many rows there are")
     with CaptureQueriesContext(connection) as context:
         list(syncs.periodic_saves())
     sql = next(query["sql"] for query in context.captured_queries if "syncing_syncrun" in query["sql"])
     with connection.cursor() as cursor:
+        if connection.vendor == "postgresql":  # which index it takes depends on how many rows there are
+            cursor.execute(f"EXPLAIN {sql}")
+            plan = "\n".join(row[0] for row in cursor.fetchall())
+            assert "(spec_id)::text = (syncing_syncspec.id)::text" in plan, "it knows how many runs a spec has"
+            return
         cursor.execute(f"EXPLAIN QUERY PLAN {sql}")
         plan = [row[3] for row in cursor.fetchall() if " U0 " in row[3]]
     assert len(plan) == 2
