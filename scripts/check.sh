@@ -13,6 +13,7 @@ rest() (
   "$uv" lock --check
   ruff check .
   scripts/format.sh --check
+  scripts/python-client.sh --check
   lint-imports --no-logo
   python manage.py makemigrations --check --dry-run
   python manage.py check --deploy --fail-level WARNING

@@ -138,7 +138,8 @@ class Demo:
         about = claim.request("GET", "/cgi-bin/about").json()
         require(about["claim"]["tenantId"] == "alice", f"the workload sees another claim: {about}")
         require({"config.json", "TOKEN", "claim.json"} <= set(about["files"]), f"files are missing: {about}")
-        claim.request("POST", "/cgi-bin/notes", data='{"note": "buy tea"}').raise_for_status()
+        written = claim.request("POST", "/cgi-bin/notes", content='{"note": "buy tea"}')
+        require(written.is_success, f"the workload answers {written.status_code}: {written.text[:300]}")
         run(claim, WRITE_FILES)
         count, size = run(claim, "find /state -type f | wc -l; find /state -type f | xargs cat | wc -c").split()
         self.sizes |= {"files": int(count), "bytes": int(size)}

@@ -99,6 +99,18 @@ def configure(style: str, level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    for noisy in ("daphne", "urllib3", "botocore", "boto3", "docker", "asyncio", "django.channels", "django-q"):
+    for noisy in (
+        "daphne",
+        "urllib3",
+        "httpx",
+        "httpcore",
+        "websockets",
+        "botocore",
+        "boto3",
+        "docker",
+        "asyncio",
+        "django.channels",
+        "django-q",
+    ):
         logging.getLogger(noisy).setLevel("WARNING")
     logging.getLogger("django.request").setLevel("CRITICAL")  # our middleware writes one line per request

@@ -8,6 +8,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import boilerhouse_client as bh
 import pytest
 
+from tests.python_clients import KINDS, make_client
+
 
 class _Server:
     """Answers every request with one status, and records the requests."""
@@ -17,6 +19,8 @@ class _Server:
         asked = self.asked
 
         class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
             def do_GET(self) -> None:
                 asked.append(self.path)
                 self.send_response(status)
@@ -61,7 +65,7 @@ def test_a_container_does_not_send_its_caller_elsewhere(redirecting, internal):
     got = claim.request("GET", "/")
     assert (got.status_code // 100, got.headers["Location"]) == (3, f"{internal.url}/internal-only")
     assert internal.asked == []
-    assert claim.request("GET", "/", allow_redirects=True).status_code == 200  # only who asks for it
+    assert claim.request("GET", "/", follow_redirects=True).status_code == 200  # only who asks for it
 
 
 def test_the_api_does_not_send_the_client_elsewhere(redirecting, internal):
@@ -73,3 +77,13 @@ def test_the_api_does_not_send_the_client_elsewhere(redirecting, internal):
         client.tenant("t").status()
     assert internal.asked == []
     assert len(redirecting.asked) == 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_api_does_not_send_a_terminal_elsewhere(redirecting, internal, kind):
+    client = make_client(kind, redirecting.url, "key")
+    with pytest.raises(bh.Unreachable), client.tenant("t").commands.get("0" * 32).attach():
+        pass
+    client.close()
+    assert internal.asked == []
+    assert len(redirecting.asked) == 1

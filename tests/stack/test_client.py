@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import signal
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import boilerhouse_client as bh
+import httpx
 import pytest
 import requests
 
@@ -141,21 +147,21 @@ def test_collections_page_update_and_never_lose_anothers_change(client):
     )
 
 
-def test_an_answer_that_was_lost_is_asked_for_again_and_nothing_is_done_twice(client, stack, monkeypatch):
+def test_an_answer_that_was_lost_is_asked_for_again_and_nothing_is_done_twice(client, stack):
     """The server has done it, the connection broke: the same Idempotency-Key returns the same answer."""
-    fresh, real, lost = bh.Client(stack.base, stack.key), requests.Session.request, []
+    lost = []
 
-    def lossy(self, *args, **options):
-        answer = real(self, *args, **options)
-        if not lost:
-            lost.append(answer.json()["id"])
-            raise requests.ConnectionError("lost")
-        return answer
+    class Lossy(httpx.HTTPTransport):
+        def handle_request(self, request):
+            answer = super().handle_request(request)
+            if not lost:
+                lost.append(json.loads(answer.read())["id"])
+                raise httpx.ReadError("lost")
+            return answer
 
-    monkeypatch.setattr(requests.Session, "request", lossy)
+    fresh = bh.Client(stack.base, stack.key, transport=Lossy())
     made = fresh.workloads.create({"name": "once", "image": "i"})
     assert made["id"] == lost[0]
-    monkeypatch.undo()
     assert [one["id"] for one in client.workloads.list() if one["name"] == "once"] == [made["id"]]
 
 
@@ -191,3 +197,21 @@ def test_log_lines_are_followed(client, stack):
         assert len(c.logs(tail=2).splitlines()) == 2
         lines.close()
     stack.drop_pool(pool)
+
+
+README = Path(__file__).resolve().parents[2] / "clients" / "python" / "README.md"
+
+
+def test_the_examples_of_the_readme_run(client, stack, pool, tmp_path):
+    """One after the other, as they are written; only the address and the pool are the test's."""
+    (tmp_path / "report.pdf").write_bytes(b"a report")
+    examples = re.findall(r"^```python\n(.*?)^```$", README.read_text(), flags=re.M | re.S)
+    assert examples
+    program = "\n".join(examples).replace("http://127.0.0.1:8000", stack.base).replace('"notes"', f'"{pool}"')
+    environment = {**os.environ, "BOILERHOUSE_API_KEY": stack.key}
+    ran = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert (tmp_path / "copy.pdf").read_bytes() == b"a report"
+    assert client.tenant("alice").status()["assigned"] is False

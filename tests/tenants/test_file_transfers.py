@@ -16,10 +16,8 @@ import pytest
 import requests
 
 from boilerhouse.process import pids
-from pools import guest
-from pools.guest import connections, sealing
-from tests.guest_agent import Agent
-from tests.webserver import WebServer, rest, running
+from tests.held_container import STATE, held_container
+from tests.webserver import rest
 
 pytestmark = [pytest.mark.any_database, pytest.mark.slow]
 MB = 1 << 20
@@ -27,61 +25,13 @@ LIMITS = {
     "BOILERHOUSE_BODY_TIMEOUT_S": "3", "BOILERHOUSE_MAX_TRANSFERS_PER_TENANT": "3", "BOILERHOUSE_STREAM_STALL_S": "5",
     "BOILERHOUSE_TRUSTED_PROXIES": "192.0.2.0/24",
 }  # fmt: skip
-ROWS = """
-from boilerhouse.core.api_keys import create_key
-from pools.models import WorkloadVersion
-from tests.make import make_held
-row = make_held(tenant="alice")
-version = WorkloadVersion.objects.get(pk=row.container.version_id)
-for volume in version.spec_json["volumes"]:
-    volume["container_path"] = HOME if volume["name"] == "state" else f"{HOME}-{volume['name']}"
-version.save()
-key = create_key(name="alice", role="tenant", tenant_ids=["alice"])[1]
-other = create_key(name="bob", role="tenant", tenant_ids=["bob"])[1]
-print("@", row.container_ref, key, other)
-"""
-
-
-class Held:
-    def __init__(self, web: WebServer, home, key: str, other: str, agent: Agent) -> None:
-        self.web, self.home, self.key, self.other, self.agent = web, home, key, other, agent
-
-    def ask(self, method, what, key=None, **more):
-        headers = {"Authorization": f"Bearer {key or self.key}", **more.pop("headers", {})}
-        url = f"{self.web.base}/api/v1/tenants/alice/{what}"
-        return requests.request(method, url, headers=headers, timeout=60, **more)
-
-    def head(self, path, key=None, **headers) -> bytes:
-        lines = [f"PUT /api/v1/tenants/alice/files?path={path} HTTP/1.1", "Host: 127.0.0.1"]
-        lines += [f"Authorization: Bearer {key or self.key}"] if key != "" else []
-        lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
-        return "\r\n".join([*lines, "", ""]).encode()
-
-    def sessions(self) -> int:
-        return len(pids.children(self.agent.process_1())) - 1
-
-    def wait_for_no_session(self) -> None:
-        deadline = time.monotonic() + 15
-        while self.sessions():
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
 
 
 @pytest.fixture(scope="module")
 def held(tmp_path_factory):
     directory, home = tmp_path_factory.mktemp("transfers"), tmp_path_factory.mktemp("home")
-    ram = directory / "ram"
-    ram.mkdir()
-    with running(directory, **LIMITS, BOILERHOUSE_RAM_DIR=str(ram)) as web:
-        said = web.manage("shell", "-c", ROWS.replace("HOME", repr(str(home))))
-        container, key, other = next(line for line in said.splitlines() if line.startswith("@")).split()[1:]
-        (ram / container).mkdir()
-        with Agent(ram / container / "run") as agent, pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sealing, "run_dir", lambda _: agent.directory)
-            patch.setattr(connections, "run_dir", lambda _: agent.directory)
-            assert guest.seal(None, agent.process_1())
-            guest.run(None, ("sh", "-c", f"mkdir {home}-secrets; mount -t tmpfs none {home}-secrets"), 9000)
-            yield Held(web, home, key, other, agent)
+    with held_container(directory, home, **LIMITS) as container:
+        yield container
 
 
 def pieces(count, size=MB):
@@ -338,7 +288,7 @@ def test_one_tenant_has_its_share_of_transfers(held):
 def test_a_release_ends_transfers_and_uploads_are_not_completed(held):
     def releasing():
         yield bytes(MB)
-        held.web.manage("shell", "-c", _STATE.format("releasing"))
+        held.web.manage("shell", "-c", STATE.format("releasing"))
         yield bytes(MB)
 
     try:
@@ -347,10 +297,7 @@ def test_a_release_ends_transfers_and_uploads_are_not_completed(held):
         assert not (held.home / "late").exists()
         held.wait_for_no_session()
     finally:
-        held.web.manage("shell", "-c", _STATE.format("assigned"))
-
-
-_STATE = "from tenants.models import Assignment; Assignment.objects.update(state='{}')"
+        held.web.manage("shell", "-c", STATE.format("assigned"))
 
 
 def test_changes_are_events_until_the_claim_ends(held):
@@ -363,9 +310,9 @@ def test_changes_are_events_until_the_claim_ends(held):
             while b"event: created" not in got:
                 got.append(next(lines))
             assert b'"path": "seen"' in next(lines)
-            held.web.manage("shell", "-c", _STATE.format("releasing"))
+            held.web.manage("shell", "-c", STATE.format("releasing"))
             while (line := next(lines)) != b"event: end":
                 assert line is not None
         held.wait_for_no_session()
     finally:
-        held.web.manage("shell", "-c", _STATE.format("assigned"))
+        held.web.manage("shell", "-c", STATE.format("assigned"))

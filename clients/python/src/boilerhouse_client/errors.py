@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import base64
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from boilerhouse_client.answers import CommandResult
 
 
 class ApiError(Exception):
@@ -42,7 +45,7 @@ class PreconditionFailed(ApiError):
 
 
 class Invalid(ApiError):
-    """400, 413, 415, 422: something in the request cannot be."""
+    """400, 413, 415, 416, 422: something in the request cannot be."""
 
 
 class Throttled(ApiError):
@@ -57,6 +60,10 @@ class Unavailable(ApiError):
     """503: not now."""
 
 
+class NoSpace(ApiError):
+    """507: the disk of the container is full."""
+
+
 class TimedOut(ApiError):
     """504: not within its time.
 
@@ -69,11 +76,20 @@ class TimedOut(ApiError):
         super().__init__(status, problem, retry_after)
 
 
+class CommandFailed(Exception):
+    """``CommandResult.check``: the command ended with another exit code than 0. ``result`` is what it did."""
+
+    def __init__(self, result: CommandResult) -> None:
+        self.result = result
+        by = f"was ended by {result.signal}" if result.signal else f"ended with exit code {result.exit_code}"
+        super().__init__(f"The command {by}: {result.stderr.strip()[-400:]}")
+
+
 class Unreachable(Exception):
-    """The server could not be reached, or went away before it answered."""
+    """The server could not be reached, or went away before all of its answer had come."""
 
 
-BY_STATUS: dict[int, type[ApiError]] = dict.fromkeys((400, 413, 415, 422), Invalid) | {
+BY_STATUS: dict[int, type[ApiError]] = dict.fromkeys((400, 413, 415, 416, 422), Invalid) | {
     401: Unauthorized,
     403: Forbidden,
     404: NotFound,
@@ -83,4 +99,5 @@ BY_STATUS: dict[int, type[ApiError]] = dict.fromkeys((400, 413, 415, 422), Inval
     502: Failed,
     503: Unavailable,
     504: TimedOut,
+    507: NoSpace,
 }

@@ -1,0 +1,223 @@
+"""A tenant, its claim, and a container, with what can be done in it."""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+
+from boilerhouse_client._async import platform
+from boilerhouse_client._async.collections import AsyncCollection
+from boilerhouse_client._async.commands import AsyncCommands
+from boilerhouse_client._async.files import AsyncFiles
+from boilerhouse_client._async.terminals import AsyncTerminal
+from boilerhouse_client._async.transport import AsyncTransport
+from boilerhouse_client.answers import CommandResult, Direction, Executed, Json
+from boilerhouse_client.errors import ApiError, Failed, NotFound, TimedOut, Unreachable
+from boilerhouse_client.wire import SHELL, Words, first_result, milliseconds, octets, text
+
+GENERATION_HEADER = "X-Boilerhouse-Generation"
+
+
+class AsyncHeld:
+    """What can be done in a container, whether it is named by its tenant or by its id."""
+
+    def __init__(self, client: AsyncTransport, path: str) -> None:
+        self.client, self._path = client, path
+        self.commands = AsyncCommands(client, path)
+        self.files = AsyncFiles(client, path)
+
+    def terminal(
+        self,
+        command: Words = SHELL,
+        *,
+        cols: int = 80,
+        rows: int = 24,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> AbstractAsyncContextManager[AsyncTerminal]:
+        """A shell, or another command, on a terminal. At the end of the block it is killed."""
+        return self.commands.terminal(command, cols=cols, rows=rows, cwd=cwd, env=env)
+
+    async def exec(
+        self, command: Sequence[str], *, stdin: bytes | str | None = None, timeout_s: float = 30
+    ) -> Executed:
+        """Run a command and wait for its end; ``commands.run`` can do more.
+
+        Its ``exit_code`` is 127 where there is no such command, 126 where it cannot be executed. Raises TimedOut when
+        it was killed; the error's ``stdout_bytes`` and ``stderr_bytes`` are what it had printed.
+        """
+        body: Json = {"command": list(command), "encoding": "base64", "timeoutMs": milliseconds(timeout_s)}
+        if stdin is not None:
+            body["stdin"] = text(octets(stdin))
+        done = await self.client.call("POST", f"{self._path}/exec", body, wait_s=timeout_s)
+        out, err = base64.b64decode(done["stdout"]), base64.b64decode(done["stderr"])
+        cut = done["stdoutTruncated"], done["stderrTruncated"]
+        return Executed(done["exitCode"], out, err, done["truncated"], done["durationMs"], *cut)
+
+    async def logs(self, tail: int = 100) -> str:
+        return (await self.client.raw("GET", f"{self._path}/logs", params={"tail": tail})).text
+
+    async def follow_logs(self, tail: int = 0) -> AsyncIterator[str]:
+        """Each line that the container writes from now on, until it ends."""
+        query = {"tail": tail, "follow": "true"}
+        async with self.client.stream("GET", f"{self._path}/logs", params=query) as answer:
+            rest = b""
+            async for piece in answer.aiter_raw():
+                *lines, rest = (rest + piece).split(b"\n")
+                for line in lines:
+                    yield line.decode(errors="replace")
+            if rest:
+                yield rest.decode(errors="replace")
+
+
+class AsyncContainer(AsyncHeld):
+    """A container by its id, for staff."""
+
+    def __init__(self, client: AsyncTransport, id: str) -> None:
+        super().__init__(client, f"containers/{quote(id, safe='')}")
+        self.id = id
+
+
+class AsyncTenant(AsyncHeld):
+    """One tenant, whether it holds something or not."""
+
+    def __init__(self, client: AsyncTransport, id: str) -> None:
+        super().__init__(client, f"tenants/{quote(id, safe='')}")
+        self.id = id
+
+    async def _wait(self, method: str, verb: str, body: Json | None, timeout_s: float) -> Any:
+        limit = {"timeoutMs": milliseconds(timeout_s)}
+        return await self.client.call(method, f"{self._path}/{verb}", body, params=limit, wait_s=timeout_s)
+
+    async def status(self) -> Json:
+        found: Json = await self.client.call("GET", f"{self._path}/status")
+        return found
+
+    async def release(self, *, sync: bool | None = None, discard: bool = False, timeout_s: float = 60) -> bool:
+        """Give the container back; True when the state is safe and it is gone, False when not yet in time.
+
+        Raises NotFound when the tenant holds nothing, Failed (``save_failed``) when the state stays on the node.
+        """
+        answer = await self._wait("POST", "release", {"sync": sync, "discard": discard}, timeout_s)
+        return answer["state"] is None
+
+    async def sync(self, direction: Direction = "outward") -> list[Json]:
+        """Queue runs; look at them with ``client.sync_runs.get``."""
+        answer = await self.client.call("POST", f"{self._path}/sync", {"direction": direction})
+        runs: list[Json] = answer["runs"]
+        return runs
+
+    async def heartbeat(self) -> None:
+        await self.client.call("POST", f"{self._path}/heartbeat")
+
+    def runs(self, **filters: str) -> AsyncIterator[Json]:
+        return AsyncCollection(self.client, f"{self._path}/runs").list(**filters)
+
+    def backups(self) -> AsyncIterator[Json]:
+        return AsyncCollection(self.client, f"{self._path}/backups").list()
+
+    async def restore_backup(self, backup_id: str) -> Json:
+        run: Json = await self.client.call("POST", f"{self._path}/backups/{backup_id}/restore")
+        return run
+
+    async def erase_state(self, timeout_s: float = 60) -> bool:
+        """Erase what the sinks hold of the tenant; True when nothing is left, False when not yet in time."""
+        query = {"timeoutMs": milliseconds(timeout_s)}
+        answer = await self.client.raw("DELETE", f"{self._path}/state", params=query, wait_s=timeout_s)
+        return answer.status_code == 204
+
+
+class AsyncPendingClaim(AsyncTenant):
+    """A claim that was begun; its state may still be on the way."""
+
+    def __init__(self, client: AsyncTransport, answer: Json) -> None:
+        super().__init__(client, answer["tenantId"])
+        self.answer = answer
+        self.pool_id: str = answer["poolId"]
+
+    async def wait(
+        self, timeout_s: float | None = None, *, every_s: float = 1.0, on_progress: Callable[[Json], None] | None = None
+    ) -> AsyncClaim:
+        """Wait until the container is ready, as long as something of the restore moves, or ``timeout_s`` at most.
+
+        ``on_progress`` gets the status's ``restore`` while there is one. Raises ApiError with the claim's code when it
+        failed, and TimedOut, which leaves the claim as it is.
+        """
+        until = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            status = await self.status()
+            if status["state"] == "assigned":
+                return AsyncClaim(self.client, await self._wait("POST", "claim", {"poolId": self.pool_id}, 30))
+            if status["claimError"] or status["state"] != "pending":
+                gone = {"code": "claim_aborted", "detail": "The tenant's claim is no longer there."}
+                raise Failed(502, status["claimError"] or gone)
+            if on_progress and status["restore"]:
+                on_progress(status["restore"])
+            if until is not None and time.monotonic() > until:
+                raise TimedOut(504, {"code": "claim_pending", "detail": "The claim is still under way."})
+            await platform.sleep(every_s)
+
+
+class AsyncClaim(AsyncTenant):
+    """A container that the tenant holds. As a context manager it is released, with save, at the end of the block."""
+
+    def __init__(self, client: AsyncTransport, answer: Json) -> None:
+        """``answer`` is all that the API said of the claim."""
+        super().__init__(client, answer["tenantId"])
+        self.answer, self.released = answer, False
+        self.container_id: str = answer["containerId"]
+        self.pool_id: str = answer["poolId"]
+        self.generation: int = answer["generation"]
+        self.source: str = answer["source"]
+
+    @property
+    def first_result(self) -> CommandResult | None:
+        """What the claim's own command did; None if it had none, or found the container that the tenant held.
+
+        Raises Failed, TimedOut: the claim holds all the same.
+        """
+        answer = self.answer.get("command")
+        return None if answer is None else first_result(answer)
+
+    def url(self, port: str = "http") -> str:
+        """Where the container's port of this name answers, from the node it runs on."""
+        return next(str(end["url"]) for end in self.answer["endpoints"] if end["name"] == port)
+
+    async def request(self, method: str, path: str, *, port: str = "http", **options: Any) -> httpx.Response:
+        """Ask the container itself. The claim's generation is sent along: the app may refuse what is another's.
+
+        ``options`` are those of ``httpx.request``. A redirect is returned as it is, not followed: a container must not
+        say where this machine asks next. ``follow_redirects=True`` follows it. Raises Unreachable.
+        """
+        headers = {GENERATION_HEADER: str(self.generation), **options.pop("headers", {})}
+        return await self.client.ask_elsewhere(method, self.url(port) + path, headers=headers, **options)
+
+    async def release(self, *, sync: bool | None = None, discard: bool = False, timeout_s: float = 60) -> bool:
+        done = await super().release(sync=sync, discard=discard, timeout_s=timeout_s)
+        self.released = True
+        return done
+
+    async def __aenter__(self) -> AsyncClaim:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.released:
+            return
+        try:
+            await self.release()
+        except NotFound:
+            pass  # somebody has released it meanwhile
+        except (ApiError, Unreachable) as failed:
+            if error is None:
+                raise
+            if hasattr(error, "add_note"):  # the block's own error matters more
+                error.add_note(f"The release failed too: {failed}")
