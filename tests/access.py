@@ -55,6 +55,8 @@ MAY: dict[str, dict[str, set[Role]]] = {
     "tenants/*/files/watch": {"GET": OWN_PRIVATE},
     "tenants/*/files/archive": {"GET": OWN_PRIVATE, "PUT": OWN_PRIVATE},
     "tenants/*/files/links": {"POST": OWN_PRIVATE},
+    "tenants/*/state/files": {"GET": OWN_PRIVATE},
+    "tenants/*/state/content": {"GET": OWN_PRIVATE},
     "tenants/*/runs": {"GET": OWN_READ},
     "tenants/*/backups": {"GET": OWN_READ},
     "tenants/*/backups/*/restore": {"POST": OWN_WRITE},

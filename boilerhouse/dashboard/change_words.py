@@ -55,6 +55,7 @@ ACTIONS = {
     "tenant.network": "Network policy changed of",
     "tenant.restore_backup": "Backup restored of",
     "tenant.retry_save": "Save retried of",
+    "tenant.saved_file_read": "Saved file read of",
     "tenant.sync": "Sync started of",
     "workload.refresh": "Image checked of workload",
 }

@@ -74,25 +74,45 @@ def download(
 def _answer_file(
     request: Any, file: OpenFile, path: bytes, held: HeldFiles, key_id: str, owners: tuple[budgets.Owner, ...]
 ) -> HttpResponse:
-    info = file.info
-    headers, status, offset, length = _headers(info, path), 200, 0, info.size
-    if info.etag in [tag.strip() for tag in request.headers.get("If-None-Match", "").split(",")]:
+    part = _part(request, file.info, path)
+    if isinstance(part, HttpResponse):
         file.close()
-        return HttpResponse(status=304, headers=headers)
-    wanted = request.headers.get("Range") if request.headers.get("If-Range", info.etag) == info.etag else None
-    try:
-        if (part := part_of(wanted, info.size)) is not None:
-            offset, length = part
-            status, headers["Content-Range"] = 206, f"bytes {offset}-{offset + length - 1}/{info.size}"
-    except ValueError:
-        file.close()
-        return HttpResponse(status=416, headers={**headers, "Content-Range": f"bytes */{info.size}"})
+        return part
+    headers, status, offset, length = part
     headers["Content-Length"] = str(length)
     if request.method == "HEAD" or length <= SMALL_BYTES:
         data = b"" if request.method == "HEAD" else file.read(offset, length)
         file.close()
         return HttpResponse(data, status=status, headers=headers, content_type=BINARY)
     return _streamed(file.chunks(offset, length), file.close, headers, status, BINARY, held, key_id, owners)
+
+
+def _part(request: Any, info: FileInfo, path: bytes) -> HttpResponse | tuple[dict[str, str], int, int, int]:
+    """Headers, status, offset and length of what the request's conditions and ``Range`` ask for; or the answer, if it
+    has no content."""
+    headers = _headers(info, path)
+    if info.etag in [tag.strip() for tag in request.headers.get("If-None-Match", "").split(",")]:
+        return HttpResponse(status=304, headers=headers)
+    wanted = request.headers.get("Range") if request.headers.get("If-Range", info.etag) == info.etag else None
+    try:
+        part = part_of(wanted, info.size)
+    except ValueError:
+        return HttpResponse(status=416, headers={**headers, "Content-Range": f"bytes */{info.size}"})
+    if part is None:
+        return headers, 200, 0, info.size
+    offset, length = part
+    return {**headers, "Content-Range": f"bytes {offset}-{offset + length - 1}/{info.size}"}, 206, offset, length
+
+
+def whole(request: Any, info: FileInfo, path: bytes, content: bytes) -> HttpResponse:
+    """A file whose content is in memory, or the part of it that ``Range`` names."""
+    part = _part(request, info, path)
+    if isinstance(part, HttpResponse):
+        return part
+    headers, status, offset, length = part
+    data = b"" if request.method == "HEAD" else content[offset : offset + length]
+    headers["Content-Length"] = str(length)
+    return HttpResponse(data, status=status, headers=headers, content_type=BINARY)
 
 
 def archive(held: HeldFiles, path: bytes, key_id: str, owners: tuple[budgets.Owner, ...]) -> HttpResponse:

@@ -474,6 +474,11 @@ CASES: dict[str, Case] = {
         lambda world, ids, found: world.hold(ids["tenantId"]) and world.assigned(ids["tenantId"]),
         fresh=lambda world, role: world.lost_state(),
     ),
+    "listSavedFiles": Case(lambda world, ids, found: found["items"], fresh=lambda world, role: {"tenantId": world.resting}),
+    "readSavedFile": Case(
+        lambda world, ids, found: found, query="?path=/state/diary",
+        fresh=lambda world, role: {"tenantId": world.resting},
+    ),
     "listTenantRuns": Case(
         lambda world, ids, found: ids["runId"] in {one["id"] for one in found["items"]},
         fresh=lambda world, role: {"tenantId": world.resting}, query="?limit=200",
