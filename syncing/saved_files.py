@@ -8,7 +8,8 @@ undo would copy it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from pools.file_errors import FileBusy, FileDenied, FileMissing, IsDirectory
@@ -33,6 +34,8 @@ class SavedFile:
 
     info: FileInfo
     key: str = ""
+    is_alike: bool = False
+    """Whether the sink's spelling does not tell it from another file of the save."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,8 @@ class SavedTree:
             raise IsDirectory
         if file.info.type == "symlink":
             raise FileDenied("It is a link, and links are not followed in saved state.")
+        if file.is_alike:
+            raise errors.Incomplete(f"This sink spells {show(path)} and another file alike. Claim to read it.")
         if file.info.size > MAX_CONTENT_BYTES:
             raise errors.Oversized(f"{show(path)} has {file.info.size} bytes; the limit is {MAX_CONTENT_BYTES}.")
         with deadlines.within(DEADLINE_S), sizes.at_most(MAX_CONTENT_BYTES):
@@ -108,15 +113,33 @@ def _marker(sink: Sink, location: str) -> Marker | None:
 
 def _files(marker: Marker, names: Mapping[str, int]) -> dict[str, SavedFile]:
     manifest = marker.manifest
-    own = {plain(path): path for path in (*manifest.mtimes, *manifest.names)}
-    keys = {own.get(plain(key), key): key for key in names}
+    keys, alike = _keys({*manifest.mtimes, *manifest.names}, names)
     directories = {"", *manifest.empty_dirs, *folders([*keys, *manifest.links, *manifest.empty_dirs])}
     files = {path: SavedFile(_info(marker, path, "directory", 0, DIRECTORY_MODE)) for path in directories}
     for path, key in keys.items():
-        files[path] = SavedFile(_info(marker, path, "file", names[key], FILE_MODE), key)
+        files[path] = SavedFile(_info(marker, path, "file", names[key], FILE_MODE), key, is_alike=path in alike)
     for path, target in manifest.links.items():
         files[path] = SavedFile(_info(marker, path, "symlink", len(target), LINK_MODE, target))
     return files
+
+
+def _keys(paths: Collection[str], names: Iterable[str]) -> tuple[dict[str, str], set[str]]:
+    """The key of each path, and the paths whose canonical spelling is another's too.
+
+    Those keep the sink's spelling, which tells nobody which of the files it is.
+    """
+    names, own = list(names), {plain(path): path for path in paths}
+    counts, there = Counter(map(plain, paths)), Counter(map(plain, names))
+    keys: dict[str, str] = {}
+    alike: set[str] = set()
+    for name in names:
+        spelled = plain(name)
+        if max(counts[spelled], there[spelled]) > 1:
+            alike.add(name)
+            keys[name] = name
+        else:
+            keys[own.get(spelled, name)] = name
+    return keys, alike
 
 
 def _info(marker: Marker, path: str, kind: str, size: int, mode: int, target: str = "") -> FileInfo:

@@ -225,3 +225,11 @@ def test_others_keys_are_refused_and_what_staff_reads_is_recorded(state, read, c
     assert read("content", "a", key="admin").content == b"1"
     entry = AuditEntry.objects.get(action="tenant.saved_file_read")
     assert (entry.object_id, entry.after) == (TENANT, {"path": "/state/a"})
+
+
+def test_of_two_names_that_a_sink_spells_alike_neither_is_taken_for_the_other():
+    paths = {"a\n", "a\u240a", "b"}
+    keys, alike = saved_files._keys(paths, ["a\u240a", "a\u201b\u240a", "b"])
+
+    assert keys == {"a\u240a": "a\u240a", "a\u201b\u240a": "a\u201b\u240a", "b": "b"}
+    assert alike == {"a\u240a", "a\u201b\u240a"}
