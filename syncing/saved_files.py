@@ -51,9 +51,9 @@ class SavedTree:
         """Raises FileMissing."""
         return self._file(path).info
 
-    def read(self, path: str) -> bytes:
-        """The whole content. Raises FileMissing, IsDirectory, FileDenied for a link, Oversized, FileBusy if the save
-        is not the last one any more, Incomplete if the sink lacks the file, and other SyncFailed."""
+    def check_readable(self, path: str) -> None:
+        """Raises FileMissing, IsDirectory, FileDenied for a link, Oversized, and Incomplete for a name that the sink
+        spells like another."""
         file = self._file(path)
         if file.info.type == "directory":
             raise IsDirectory
@@ -63,6 +63,12 @@ class SavedTree:
             raise errors.Incomplete(f"This sink spells {show(path)} and another file alike. Claim to read it.")
         if file.info.size > MAX_CONTENT_BYTES:
             raise errors.Oversized(f"{show(path)} has {file.info.size} bytes; the limit is {MAX_CONTENT_BYTES}.")
+
+    def read(self, path: str) -> bytes:
+        """The whole content. Raises what ``check_readable`` raises, FileBusy if the save is not the last one any more,
+        Incomplete if the sink lacks the file, and other SyncFailed."""
+        self.check_readable(path)
+        file = self._file(path)
         with deadlines.within(DEADLINE_S), sizes.at_most(MAX_CONTENT_BYTES):
             content = self._content(file.key)
         if _marker(self.sink, self.location) != self.marker:

@@ -21,6 +21,25 @@ ABOVE = FileInfo("directory", 0, 0o755, 0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
+class OpenSaved:
+    """A file of the saved state."""
+
+    tenant_id: str
+    tree: SavedTree
+    inside: str
+
+    @property
+    def info(self) -> FileInfo:
+        return self.tree.info(self.inside)
+
+    def read(self) -> bytes:
+        """The whole content. Raises Held if the tenant claims meanwhile, FileBusy if a save begins, and SyncFailed."""
+        content = self.tree.read(self.inside)
+        _check_free(self.tenant_id)
+        return content
+
+
+@dataclass(frozen=True, slots=True)
 class Saved:
     """Where the tenant's state is saved: the mapping of each saved directory, by its path in the container."""
 
@@ -54,20 +73,22 @@ class Saved:
         after = sorted(name for name in children if name > cursor)
         return [Entry(name, children[name]) for name in after[:limit]], len(after) > limit
 
-    def read(self, path: bytes) -> tuple[FileInfo, bytes]:
-        """What the path names, and its content.
-
-        Raises BadPath, FileMissing, IsDirectory, FileDenied for a link, Held if the tenant claims meanwhile, and
-        SyncFailed.
-        """
+    def open(self, path: bytes) -> OpenSaved:
+        """The file, whose content has not been asked for. Raises BadPath, FileMissing, IsDirectory, FileDenied for a
+        link, and SyncFailed."""
         whole = _absolute(path)
         at = self._mapping_of(whole)
         if at is None or whole in self.mappings:
             raise IsDirectory if self._above(whole) or whole in {"/", *self.mappings} else FileMissing
         tree, inside = self._tree(at), _inside(at, whole)
-        content = tree.read(inside)
-        _check_free(self.tenant_id)
-        return tree.info(inside), content
+        tree.check_readable(inside)
+        return OpenSaved(self.tenant_id, tree, inside)
+
+    def read(self, path: bytes) -> tuple[FileInfo, bytes]:
+        """What the path names, and its content, at most ``MAX_CONTENT_BYTES``. Raises what ``open`` raises, FileBusy
+        and Held."""
+        file = self.open(path)
+        return file.info, file.read()
 
     def note_read(self, path: bytes) -> None:
         """Record in the audit log who reads which file."""

@@ -220,6 +220,12 @@ class TooManyTransfers(Unavailable):
     code = "too_many_transfers"
 
 
+class TooManySavedFiles(Unavailable):
+    """The memory limit for files of saved state in this process is reached."""
+
+    code = "too_many_saved_files"
+
+
 def _budget(name: str, words: str, most: str, full: type[Unavailable], *kinds: Kind, is_bytes: bool = False) -> Budget:
     shares = {kind: f"{most}_PER_{kind.name}" for kind in kinds}
     return Budget(name, words, most, shares, full, is_bytes=is_bytes)
@@ -245,8 +251,18 @@ bodies = _budget(
 transfers = _budget(
     "transfers", "files in transfer", "BOILERHOUSE_MAX_TRANSFERS", TooManyTransfers, Kind.TENANT, Kind.KEY
 )
+# Files of saved state, from the question to the sink until their readers have them.
+saved_files = _budget(
+    "saved_files",
+    "bytes of saved files",
+    "BOILERHOUSE_SAVED_FILES_MAX_BYTES",
+    TooManySavedFiles,
+    Kind.TENANT,
+    Kind.KEY,
+    is_bytes=True,
+)
 
-ALL = (waiters, streams, follows, slow, bodies, transfers)
+ALL = (waiters, streams, follows, slow, bodies, transfers, saved_files)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from pools.guest.files import SMALL_BYTES, Conditions, OpenArchive, OpenFile, Up
 from tenants import activity, files
 from tenants.api.file_fields import part_of
 from tenants.files import HeldFiles
+from tenants.saved_state import OpenSaved
 
 LOOK_EVERY_S = 1.0
 IDLE_S = 15.0
@@ -104,15 +105,34 @@ def _part(request: Any, info: FileInfo, path: bytes) -> HttpResponse | tuple[dic
     return {**headers, "Content-Range": f"bytes {offset}-{offset + length - 1}/{info.size}"}, 206, offset, length
 
 
-def whole(request: Any, info: FileInfo, path: bytes, content: bytes) -> HttpResponse:
-    """A file whose content is in memory, or the part of it that ``Range`` names."""
-    part = _part(request, info, path)
+def saved(request: Any, file: OpenSaved, path: bytes, key_id: str, owners: tuple[budgets.Owner, ...]) -> HttpResponse:
+    """A file of the saved state, or the part of it that ``Range`` names. It is in memory until the client has it."""
+    part = _part(request, file.info, path)
     if isinstance(part, HttpResponse):
         return part
     headers, status, offset, length = part
-    data = b"" if request.method == "HEAD" else content[offset : offset + length]
-    headers["Content-Length"] = str(length)
-    return HttpResponse(data, status=status, headers=headers, content_type=BINARY)
+    if request.method == "HEAD":
+        return HttpResponse(status=status, headers={**headers, "Content-Length": str(length)}, content_type=BINARY)
+    hold = budgets.saved_files.enter(*owners, amount=file.info.size)
+    with hold.kept():
+        content = memoryview(file.read())[offset : offset + length]
+    if length <= SMALL_BYTES:
+        hold.release()
+        headers["Content-Length"] = str(length)
+        return HttpResponse(bytes(content), status=status, headers=headers, content_type=BINARY)
+
+    async def run(writer: Writer) -> None:
+        for start in range(0, length, SMALL_BYTES):
+            if start and not await _key_lives(key_id):
+                raise FilesLost("The key was revoked.")
+            await writer.write(bytes(content[start : start + SMALL_BYTES]))
+
+    stream = Stream(run, BINARY, is_whole=True, length=length)
+    stream.status_code = status
+    for name, value in headers.items():
+        stream[name] = value
+    stream.when_closed(hold.release)
+    return stream
 
 
 def archive(held: HeldFiles, path: bytes, key_id: str, owners: tuple[budgets.Owner, ...]) -> HttpResponse:
@@ -162,6 +182,7 @@ def _may(key_id: str, held: HeldFiles) -> bool:
 
 
 _may_go_on = sync_to_async(_may, thread_sensitive=False)
+_key_lives = sync_to_async(api_keys.lives, thread_sensitive=False)
 
 
 async def _look(key_id: str, held: HeldFiles) -> None:

@@ -27,7 +27,7 @@ READS = {
     404: "file_not_found",
     409: "held restoring_backup erasing is_directory not_directory file_busy",
     502: "state_missing state_moved unreachable denied object_too_large failed",
-    503: "too_many_transfers",
+    503: "too_many_transfers too_many_saved_files",
 }
 
 
@@ -89,5 +89,5 @@ class SavedContentView(SavedStateView):
         saved = saved_state.of_tenant(tenant_id)
         self.note_read(saved, path)
         with budgets.transfers.enter(*self.owners(tenant_id)):
-            info, content = saved.read(path)
-        return file_answers.whole(request, info, path, content)
+            file = saved.open(path)
+            return file_answers.saved(request, file, path, str(request.auth.pk), self.owners(tenant_id))

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 
 import pytest
 
 from boilerhouse.core.models import AuditEntry
+from boilerhouse.process import budgets
+from boilerhouse.web.streaming import Stream, Writer
+from pools.guest.files import SMALL_BYTES
 from syncing import saved_files
 from syncing.models import SavedState
 from tenants.models import Assignment
@@ -201,6 +205,36 @@ def test_a_file_above_the_limit_is_refused_before_it_is_read(state, read, monkey
     assert is_not(read("content", "a"), 502, "object_too_large")
 
 
+def test_a_long_file_is_counted_until_its_reader_has_it_or_leaves(state, read, settings, monkeypatch):
+    content = os.urandom(2 * SMALL_BYTES + 1)
+    (state.state / "long").write_bytes(content)
+    os.chown(state.state / "long", UID, UID)
+    state.save()
+
+    with monkeypatch.context() as kept:
+        kept.setattr(Stream, "close", lambda _: None)  # which the test's client calls before anyone has read
+        answer = read("content", "long")
+    assert (answer.status_code, answer.length, budgets.saved_files.used()) == (200, len(content), len(content))
+    settings.BOILERHOUSE_SAVED_FILES_MAX_BYTES_PER_TENANT = len(content) + 1
+    assert is_not(read("content", "long"), 429, "budget_exceeded")
+    assert is_not(read("content", "long", key="admin"), 429, "budget_exceeded")
+    sent: list[bytes] = []
+
+    async def send(piece: bytes) -> None:
+        sent.append(piece)
+
+    asyncio.run(answer.run(Writer(send, None)))
+    assert b"".join(sent) == content
+    answer.close()
+    assert budgets.saved_files.used() == 0
+    part = read("content", "long", headers={"Range": f"bytes={2 * SMALL_BYTES}-"})
+    assert (part.status_code, part.content, budgets.saved_files.used()) == (206, content[-1:], 0)
+    settings.BOILERHOUSE_SAVED_FILES_MAX_BYTES = settings.BOILERHOUSE_SAVED_FILES_MAX_BYTES_PER_TENANT = 1 << 30
+    state.sink.delete("t/alice/state/long")
+    assert is_not(read("content", "long"), 502, "incomplete")
+    assert budgets.saved_files.used() == 0
+
+
 def test_a_save_at_a_place_that_no_spec_names_any_more_is_an_error(state, read):
     state.write(a="1")
     state.save()
@@ -218,7 +252,7 @@ def test_others_keys_are_refused_and_what_staff_reads_is_recorded(state, read, c
     state.save()
     other = call.key_of("tenant", tenant_ids=["bob"])
 
-    assert problem(read("content", "a", key=other), 403)
+    assert problem(read("content", "a", key=other), 404)
     assert problem(read("files", key=call.key_of("viewer")), 403)
     assert read("content", "a").content == b"1"
     assert not AuditEntry.objects.filter(action="tenant.saved_file_read").exists()
