@@ -14,7 +14,7 @@ from uuid import UUID
 import structlog
 from django.db import transaction
 
-from boilerhouse.core import clock, context, deployment_settings, failpoints, unexpected_errors
+from boilerhouse.core import clock, context, deployment_settings, failpoints, nodes, unexpected_errors
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.events import emit, recording
 from boilerhouse.process import ownership, processes
@@ -458,6 +458,8 @@ def _start_failed(container: Container, error: Exception) -> None:
                 image_pulls.count_failure(
                     pool, container.pull
                 )  # a pull error is not the version's fault, so the roll is retried
+        elif kind == Trouble.ENGINE_DOWN and nodes.others_have_engines():
+            nodes.record_engine(public.detail)  # the next start is placed on another node
         else:
             conditions.report(pool, kind, detail, **conditions.back_off(pool))
         node_of(container).queue.put("pool", "pools.tasks.destroy_container", container.pk)

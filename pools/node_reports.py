@@ -9,12 +9,12 @@ from typing import Any
 from django.conf import settings
 from django.db.models.functions import Now
 
+from boilerhouse.core import nodes
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.models import Node
 from pools import host
 from pools.nodes import here
 
-LONGEST_ERROR = 500
 _MB = 1 << 20
 
 
@@ -35,9 +35,11 @@ def _engine() -> dict[str, Any]:
     try:
         can = here().runtime.capabilities()
     except BoilerhouseError as error:
-        return {"engine_error": error.detail[:LONGEST_ERROR]}
+        nodes.record_engine(error.detail)
+        return {}
+    nodes.record_engine("")
     memory_mb = can.memory_mb or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // _MB
     return {
-        "engine_error": "", "engine_version": can.version[:60], "runtimes": sorted(can.runtimes),
+        "engine_version": can.version[:60], "runtimes": sorted(can.runtimes),
         "cpus": can.cpus or os.cpu_count(), "memory_mb": memory_mb,
     }  # fmt: skip

@@ -17,7 +17,7 @@ from uuid import UUID
 
 from django.conf import settings
 
-from boilerhouse.core import clock
+from boilerhouse.core import clock, nodes
 from boilerhouse.core.events import emit, recording
 from boilerhouse.process.steps import each
 from boilerhouse.queues.tasks import enqueue
@@ -225,7 +225,11 @@ def _heal(drift: Drift) -> int:
 
 
 def engine_is_down(detail: str) -> None:
-    """Report on every pool that its engine does not answer."""
+    """Record that this node's engine does not answer. Unless another node has one that does, no pool can start
+    containers, which is reported on each."""
+    nodes.record_engine(detail)
+    if nodes.others_have_engines():
+        return
     with recording():
         untold = Pool.objects.exclude(trouble=Trouble.ENGINE_DOWN, last_error=detail)
         for pool in untold.select_for_update(no_key=True).order_by("pk"):
@@ -233,7 +237,9 @@ def engine_is_down(detail: str) -> None:
 
 
 def engine_is_back() -> int:
-    """Let pools that waited for the engine or the host start again immediately; return how many."""
+    """Record that this node's engine answers. Let pools that waited for an engine or the host start again immediately;
+    return how many."""
+    nodes.record_engine("")
     waiting = [Trouble.ENGINE_DOWN, Trouble.HOST_NOT_READY]
     with recording():
         pools = list(Pool.objects.select_for_update(no_key=True).filter(trouble__in=waiting).order_by("pk"))

@@ -160,10 +160,10 @@ def _any_held(_node: str) -> Compiled:
 
 
 class DiskWatch:
-    """Measures this node's claimed containers while ``is_leading`` returns True."""
+    """Measures this node's claimed containers while ``is_watching`` returns True."""
 
-    def __init__(self, is_leading: Callable[[], bool], stop: threading.Event) -> None:
-        self._is_leading, self._stop = is_leading, stop
+    def __init__(self, is_watching: Callable[[], bool], stop: threading.Event) -> None:
+        self._is_watching, self._stop = is_watching, stop
         self._measured: dict[UUID, Measured] = {}
         self._known: dict[UUID, float] = {}
         """When each was first seen claimed, by the monotonic clock: a container is not measured while many claims are
@@ -182,7 +182,7 @@ class DiskWatch:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
         try:
             while not self._stop.wait(LOOK_S if self._known else REST_LOOK_S):
-                if not self._is_leading():
+                if not self._is_watching():
                     self._measured.clear()
                     continue
                 if not steps.attempt("disk_watch", self._turn):
@@ -205,7 +205,7 @@ class DiskWatch:
             reserve.keep()
             self._before_low = dict(self._measured)
         for pk in self._due(in_use, LOW_EVERY_S if is_low else EVERY_S):
-            if self._stop.is_set() or not self._is_leading():
+            if self._stop.is_set() or not self._is_watching():
                 return
             steps.attempt("measure_disk", partial(self._measure, pk))
         if is_low:

@@ -8,6 +8,7 @@ from boilerhouse.attention.cause import Cause, Kind, Thing
 from boilerhouse.attention.words import age, count, sentence
 from boilerhouse.core import clock, nodes
 from boilerhouse.core.models import FailingStep, Lease, Node, QueueHealth
+from boilerhouse.core.states import NodeState
 from boilerhouse.queues.service import unserved_queues
 
 GONE_AFTER = timedelta(seconds=15)
@@ -16,7 +17,7 @@ GONE_AFTER = timedelta(seconds=15)
 
 def present() -> list[Cause]:
     """The causes in the deployment's processes."""
-    return [*_nodes(), *_controller(), *_queues(), *_steps()]
+    return [*_nodes(), *_engines(), *_controller(), *_queues(), *_steps()]
 
 
 def _nodes() -> list[Cause]:
@@ -34,6 +35,24 @@ def _silent(node: str, seconds: int, waiting: int, last: datetime | None) -> Cau
         key=f"node:{node}", kind=Kind.NODE_LOST, what="Node {} has no worker", thing=Thing.NODE, subject=node,
         why=f"No heartbeat from its workers for {age(seconds)}.", effect=f"{tasks}: no other node can do it.",
         since=last or clock.now(),
+    )  # fmt: skip
+
+
+def _engines() -> list[Cause]:
+    """Engines that do not answer while another node's does; otherwise the pools say so."""
+    active = Node.objects.filter(state=NodeState.ACTIVE)
+    down = list(active.exclude(engine_error="").order_by("pk"))
+    if not down or not active.filter(engine_error="").exclude(reported_at=None).exists():
+        return []
+    return [_engine(node) for node in down]
+
+
+def _engine(node: Node) -> Cause:
+    return Cause(
+        key=f"engine:{node.pk}", kind=Kind.ENGINE_GONE, what="The engine of node {} does not answer", thing=Thing.NODE,
+        subject=node.pk, why=sentence(node.engine_error),
+        effect="New containers start on other nodes. Its own run on, but none is started, saved or removed there.",
+        since=node.engine_down_since or clock.now(),
     )  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from django.db.models.functions import Now
 
 from boilerhouse.controller import retention
 from boilerhouse.controller.engine_watch import EngineWatch
+from boilerhouse.controller.node_watch import NodeWatch
 from boilerhouse.core import clock, compiled, failpoints, nodes, tenant_usage
 from boilerhouse.core.compiled import Compiled
 from boilerhouse.core.cooldown import Cooldown
@@ -279,14 +280,12 @@ STEPS: list[tuple[float, Callable[[], int]]] = [
     (1.0, syncs.queue_periodic_saves),
     (5.0, upkeep.bury_dead_runs),
     (5.0, syncs.resume),
-    (5.0, upkeep.thaw_forgotten),
     (5.0, sink_runs.resume),
     (5.0, probe_sinks),
     (5.0, upkeep.retire_unheld),
     (5.0, notify),
     (5.0, image_pulls.ask_again),
     (5.0, refresh_names),
-    (10.0, upkeep.find_lost),
     (float(settings.BOILERHOUSE_RECONCILE_EVERY_S), keep_packet_filter),
     (15.0, report_nodes),
     (30.0, syncs.warn_of_unsaved),
@@ -298,7 +297,9 @@ STEPS: list[tuple[float, Callable[[], int]]] = [
     (6 * 3600.0, expire_backups),
     (3600.0, forget_old_runs),
 ]
-"""The interval of each step in seconds."""
+"""The leader's steps, with the interval of each in seconds."""
+NODE_STEPS: list[tuple[float, Callable[[], int]]] = [(5.0, upkeep.thaw_forgotten), (10.0, upkeep.find_lost)]
+"""Steps over what is on one machine: those of the controller that watches its node."""
 CONCERNS: dict[Callable[[], int], tuple[AssignmentState, ...]] = {
     upkeep.serve_waiters: (PENDING,),
     upkeep.abort_overdue_claims: (PENDING,),
@@ -322,13 +323,14 @@ class Controller:
     """Runs the steps that are due, one after another. A failing step does not stop the others (``steps``)."""
 
     def __init__(self, stop: threading.Event) -> None:
-        self._ran = {step: float("-inf") for _, step in STEPS}
+        self._ran = {step: float("-inf") for _, step in [*STEPS, *NODE_STEPS]}
         self._leads_until = 0.0
         self._states: set[str] = set()
         """The states of all live assignments."""
         self._worked_at = time.monotonic()
-        EngineWatch(self.is_leading, stop).start()
-        DiskWatch(self.is_leading, stop).start()
+        self._watch = NodeWatch()
+        EngineWatch(self._watch.is_held, stop).start()
+        DiskWatch(self._watch.is_held, stop).start()
         PullRunner(stop).start()
         Courier(stop).start()
 
@@ -368,16 +370,23 @@ class Controller:
             log.info("step", step=step.__name__, did=did)
 
     def tick(self) -> None:
-        """Renew the lease and run the steps that are due. Raises nothing."""
+        """Renew the leases, of the deployment and of this node, and run the steps that are due. Raises nothing."""
         if not steps.attempt("lead", self._look):
             connection.close()
             return
-        for period, step in STEPS:
-            if self._is_at_rest:
+        if not steps.attempt("watch_node", self._watch.renew):
+            connection.close()
+            return
+        self._run_due(STEPS, self.is_leading)
+        self._run_due(NODE_STEPS, self._watch.is_held)
+
+    def _run_due(self, due: list[tuple[float, Callable[[], int]]], may: Callable[[], bool]) -> None:
+        for period, step in due:
+            if self._is_at_rest and self.is_leading():
                 period = max(period, min(REST_FACTOR * period, REST_PERIOD_S))
             if time.monotonic() < self._ran[step] + period:
                 continue
-            if not self.is_leading():
+            if not may():
                 return
             self._ran[step] = time.monotonic()
             failpoints.reach(f"controller.{step.__name__}")

@@ -37,10 +37,10 @@ def _turn(target: Callable[[], None]) -> None:
 
 
 class EngineWatch:
-    """Reconciles the rows with the engine while ``is_leading`` returns True."""
+    """Reconciles this node's rows with its engine while ``is_watching`` returns True."""
 
-    def __init__(self, is_leading: Callable[[], bool], stop: threading.Event) -> None:
-        self._is_leading, self._stop = is_leading, stop
+    def __init__(self, is_watching: Callable[[], bool], stop: threading.Event) -> None:
+        self._is_watching, self._stop = is_watching, stop
         self._due = threading.Event()
         self._is_down = False
         self._oom: dict[str, float] = {}
@@ -52,7 +52,7 @@ class EngineWatch:
     def _forever(self, target: Callable[[], None]) -> None:
         try:
             while not self._stop.is_set():
-                if not self._is_leading():
+                if not self._is_watching():
                     self._stop.wait(0.2)
                     continue
                 if not steps.attempt(f"engine{target.__name__}", partial(_turn, target)):
@@ -67,7 +67,7 @@ class EngineWatch:
         self._due.set()  # open the stream before listing, so that no event is missed
         try:
             for event in events:
-                if not self._is_leading():
+                if not self._is_watching():
                     return
                 close_old_connections()
                 self._handle(event)
@@ -98,7 +98,7 @@ class EngineWatch:
     def _reconcile(self) -> None:
         self._due.wait(DOWN_EVERY_S if self._is_down else settings.BOILERHOUSE_RECONCILE_EVERY_S)
         self._due.clear()
-        if not self._is_leading():
+        if not self._is_watching():
             return
         close_old_connections()
         try:

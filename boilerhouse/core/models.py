@@ -68,9 +68,15 @@ class Node(models.Model):
     """The runtimes of its engine, such as ``runc``."""
     engine_version = models.CharField(max_length=60, default="", db_default="", blank=True)
     engine_error = models.CharField(max_length=500, default="", db_default="", blank=True)
-    """Why the engine did not answer the worker; empty if it did."""
+    """Why its engine does not answer; empty if it does."""
+    engine_down_since = models.DateTimeField(null=True, blank=True)
+    """When it stopped to answer; null while it does."""
     reported_at = models.DateTimeField(null=True, blank=True)
     """When the worker last reported, by the database's clock; null if it never has."""
+    watcher = models.UUIDField(null=True, blank=True)
+    """The controller's process that compares it with its engine (``controller.node_watch``)."""
+    watched_until = models.DateTimeField(null=True, blank=True)
+    """Until then no other does, by the database's clock."""
     created_at = models.DateTimeField(default=timezone.now)
 
     objects = NodeQuerySet.as_manager()

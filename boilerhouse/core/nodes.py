@@ -26,6 +26,7 @@ SILENT_AFTER = timedelta(seconds=15)
 SUSPECT_AFTER = timedelta(seconds=8)
 """Without a heartbeat for so long, a node gets no containers, and others do not use its idle ones."""
 FORGET_AFTER = timedelta(hours=1)
+LONGEST_ERROR = 500
 
 
 def beat() -> None:
@@ -82,6 +83,29 @@ def is_silent(node: str | None) -> bool:
 def active() -> list[str]:
     """Nodes that can receive tasks that every node runs for itself."""
     return list(Node.objects.filter(state=NodeState.ACTIVE).order_by("pk").values_list("pk", flat=True))
+
+
+def record_engine(error: str) -> None:
+    """This node's row says why its engine does not answer; empty if it does."""
+    here, error = Node.objects.filter(pk=node_id()), error[:LONGEST_ERROR]
+    if error:
+        here.filter(engine_error="").update(engine_down_since=Now())
+        here.exclude(engine_error=error).update(engine_error=error)
+    else:
+        here.exclude(engine_error="").update(engine_error="", engine_down_since=None)
+
+
+def others_have_engines() -> bool:
+    """Whether another living node has reported an engine that answers."""
+    alive = Node.objects.filter(state=NodeState.ACTIVE, heartbeat_at__gte=Now() - SUSPECT_AFTER, engine_error="")
+    return alive.exclude(pk=node_id()).exclude(reported_at=None).exists()
+
+
+def unwatched() -> list[str]:
+    """Living nodes that no controller has compared with their engine for a while."""
+    old = Now() - SILENT_AFTER
+    rows = Node.objects.filter(Q(watched_until=None) | Q(watched_until__lt=old), state=NodeState.ACTIVE)
+    return list(rows.filter(created_at__lt=old).order_by("pk").values_list("pk", flat=True))
 
 
 def waiting_tasks() -> dict[str, int]:

@@ -314,6 +314,9 @@ def _processes() -> Iterator[Rest]:
         words = "Start its worker with its data directory. Only that worker can do and save what is on the node."
         tasks = f"{waiting.get(node, 0)} tasks are waiting for it"
         yield FAILURE, f"the node {node} has had no living worker for {seconds} s; {tasks}", words
+    for node in nodes.unwatched():
+        words = "Run a controller there too. The leading one does not see that machine's engine."
+        yield WARN, f"no controller watches the node {node}", words
     for step in FailingStep.objects.order_by("name"):
         words = "See the log of that process and docs/runbook.md#boilerhousestepfails."
         yield FAILURE, f"the step {step.name} fails: {step.error}: {step.detail}", words

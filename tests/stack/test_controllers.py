@@ -15,7 +15,7 @@ import pytest
 import requests
 from django.utils import timezone
 
-from boilerhouse.core.models import Lease, Process
+from boilerhouse.core.models import Lease, Node, Process
 from boilerhouse.process import pids, processes
 from pools.models import Container
 from tenants.models import Assignment
@@ -71,6 +71,9 @@ def test_one_leads_and_hands_over_at_once_on_sigterm_and_within_seconds_when_kil
         second = eventually(leader)
         os.kill(second.pid, signal.SIGKILL)
         assert handed_over(second.pid) < 15  # 5 s are promised
+        eventually(
+            lambda: Node.objects.get().watcher in processes.living() - {second.pk}, 15
+        )  # and the node is watched
         eventually(lambda: len(controllers()) >= 1, 30)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from boilerhouse.controller import node_watch
 from boilerhouse.controller.controller import Controller, release_leadership
 from boilerhouse.core.deployment import check_node, deployment_id
 from boilerhouse.process import commands, garbage_collection, pids, processes
@@ -22,4 +23,5 @@ class Command(commands.Command):
             while not stop.wait(controller.interval_s):
                 controller.tick()
         release_leadership()
+        node_watch.release()
         processes.leave()
