@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -90,6 +92,58 @@ def test_a_terminal_over_a_websocket(stack: Stack, held: dict[str, Any]) -> None
     assert said[-1]["exitCode"] == 7
     with connect(address) as socket:
         assert json.loads(socket.recv())["code"] == 4401
+
+
+MIB = 1 << 20
+KEPT_BYTES = 8 * MIB
+"""Of commands that have ended, in one container."""
+
+
+def shared_bytes(stack: Stack, container: str) -> int:
+    """Shared memory of the container: what its agent keeps, and files in its RAM."""
+    found = stack.exec(container, "cat /sys/fs/cgroup/memory.stat /sys/fs/cgroup/memory/memory.stat 2>/dev/null; true")
+    return next(int(line.split()[1]) for line in found.splitlines() if line.startswith("shmem "))
+
+
+@pytest.mark.long
+def test_ten_thousand_commands_of_a_tenant_harm_no_other(stack: Stack, held: dict[str, Any], pool: str) -> None:
+    """As fast as they are taken, each with output that is kept and two connections that break off."""
+    made = stack.ok("POST", "api-keys", {"name": "flood", "role": "tenant", "tenantIds": ["kept-alice"]}, 201)
+    before, taken, refused = shared_bytes(stack, held["containerId"]), Counter[int](), Counter[str]()
+
+    def flood(count: int) -> None:
+        with requests.Session() as session:
+            session.headers["Authorization"] = f"Bearer {made['key']}"
+            while count:
+                body = {"script": "head -c 400000 /dev/zero; exit 3", "wait": count % 7 == 0}
+                answer = session.post(f"{stack.base}/api/v1/{OWN}", json=body, timeout=60)
+                taken[answer.status_code] += 1
+                if answer.status_code in (200, 201):
+                    count -= 1
+                else:
+                    refused[answer.json()["code"]] += 1
+
+    with ThreadPoolExecutor(8) as threads:
+        floods = [threads.submit(flood, 1250) for _ in range(8)]
+        claims = 0
+        while not all(one.done() for one in floods):
+            inside = stack.claim("kept-bob", pool, script="echo mine")
+            assert inside["command"]["stdout"] == "mine\n"
+            stack.release("kept-bob", sync=False)
+            claims += 1
+        for one in floods:
+            one.result()
+    print(f"answers {dict(taken)}, refusals {dict(refused)}, claims of the other {claims}")
+    assert taken[200] + taken[201] == 10_000
+    assert set(refused) <= {"too_many_commands", "budget_exceeded"}
+    assert claims > 1
+    eventually(lambda: not any(one["state"] == "running" for one in stack.ok("GET", OWN)["items"]), 60)
+    assert stack.ok("POST", OWN, {"script": "exit 4"})["exitCode"] == 4
+    listed = stack.ok("GET", OWN)["items"]
+    assert len(listed) <= 33
+    assert {one["exitCode"] for one in listed} == {3, 4}
+    kept = shared_bytes(stack, held["containerId"]) - before
+    assert kept <= KEPT_BYTES * 5 // 4 + MIB, "with the streams of its bytes, whole pages, and the newest"
 
 
 def test_a_release_ends_what_runs(stack: Stack, pool: str) -> None:
