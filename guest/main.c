@@ -103,10 +103,9 @@ static void forward(int signals, pid_t main_process) {
 static int run(const char *path, char **command) {
   sigset_t handled;
   sigfillset(&handled);
-  const int left[] = {SIGPIPE, SIGFPE, SIGILL, SIGSEGV, SIGBUS, SIGABRT, SIGTRAP, SIGSYS, SIGTTIN, SIGTTOU};
+  const int left[] = {SIGFPE, SIGILL, SIGSEGV, SIGBUS, SIGABRT, SIGTRAP, SIGSYS, SIGTTIN, SIGTTOU};
   for (size_t at = 0; at < sizeof left / sizeof *left; at++) sigdelset(&handled, left[at]);
   sigprocmask(SIG_SETMASK, &handled, NULL);
-  signal(SIGPIPE, SIG_IGN); /* a host that hangs up */
   int signals = signalfd(-1, &handled, SFD_CLOEXEC | SFD_NONBLOCK);
   if (signals < 0) return fail("signalfd"), 125;
   if (getcwd(first_directory, sizeof first_directory)) working_directory = first_directory;
