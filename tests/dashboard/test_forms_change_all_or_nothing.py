@@ -10,9 +10,10 @@ from django.contrib.messages import get_messages
 from django.db import OperationalError
 from django.test import Client
 from django.urls import URLPattern
+from django.utils import timezone
 
 from boilerhouse.core import events, users
-from boilerhouse.core.models import ApiKey
+from boilerhouse.core.models import ApiKey, Node
 from boilerhouse.dashboard import access
 from boilerhouse.dashboard.urls import urlpatterns
 from pools.models import Pool
@@ -24,6 +25,7 @@ from tests.make import (
     make_container,
     make_delivery,
     make_held,
+    make_node,
     make_pool,
     make_spec,
     make_sync_spec,
@@ -84,6 +86,8 @@ CASES: dict[str, tuple[str, dict[str, str]]] = {
     "delete-notification": ("/settings/notifications/ops/delete", {"typed": "ops"}),
     "notification-resend": ("/settings/notifications/ops/deliveries/{delivery}/resend", {}),
     "mute-cause": ("/causes/mute", {"key": "node:n", "for": "3600"}),
+    "node-cordon": ("/nodes/{node}/cordon", {}),
+    "node-uncordon": ("/nodes/{cordoned}/uncordon", {}),
     "settings-keys": ("/settings/keys/", {"name": "k", "role": "viewer"}),
     "rotate-key": ("/settings/keys/{key}/rotate", {"overlap": "3600"}),
     "revoke-key": ("/settings/keys/{key}/revoke", {}),
@@ -145,6 +149,8 @@ def place(db, data_dir, fake_engine, client, call, monkeypatch):
         spec=spec, tenant_id="dave", container_path="/state", place="p", location="l", backup="b", files=1, bytes=1,
     )  # fmt: skip
     ids = {"delivery": make_delivery().pk, "run": run.pk, "backup": backup.pk, "container": make_container(pool).pk}
+    ids["node"], ids["cordoned"] = make_node("spare").pk, make_node("cordoned").pk
+    Node.objects.filter(pk=ids["cordoned"]).update(cordoned_at=timezone.now(), cordoned_by="user root")
     ids["key"] = ApiKey.objects.get(pk=call.key_of("viewer")[3:11]).pk
     ids["user"] = User.objects.create_user("colleague", password="long-enough-1", is_staff=True).pk
     other = Client()

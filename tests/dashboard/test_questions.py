@@ -280,6 +280,7 @@ def test_every_action_asks_or_can_be_repeated():
         "load-example", "use-built-in-s3",
         "need-retry", "need-start",
         "notification-test", "notification-mute", "notification-resend", "mute-cause",
+        "node-cordon", "node-uncordon",
     }  # fmt: skip
     asks, others = set(), set()
     for one in urlpatterns:

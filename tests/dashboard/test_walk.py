@@ -53,7 +53,7 @@ OPERATOR_PAGES = {
 }  # fmt: skip
 VIEWER_PAGES = {
     "overview", "pools", "pool", "pool-effect", "containers", "container", "tenants", "tenant", "sync", "sync-specs", "sync-spec", "run",
-    "workloads", "workload", "activity", "search", "settings", "account",
+    "workloads", "workload", "activity", "search", "settings", "account", "nodes",
 }  # fmt: skip
 OPERATOR_ACTIONS = {
     "pool-configure", "pool-scale", "pool-pause", "pool-resume", "pool-drain", "pool-delete", "containers-remove",
@@ -63,6 +63,7 @@ OPERATOR_ACTIONS = {
     "load-example", "use-built-in-s3",
     "need-retry", "need-start",
     "mute-cause",
+    "node-cordon", "node-uncordon",
 }  # fmt: skip
 OF_A_SESSION = {"bulk-release"}
 """Tried where the session does what the page shows (``test_bulk_release``)."""
@@ -135,7 +136,7 @@ def world(db, data_dir) -> dict[str, Any]:
         "pool_id": "p1", "container_id": held.pk, "idle": idle.pk, "tenant_id": "a.b@c", "spec_id": "s1",
         "workload_id": "w1", "run_id": run.pk, "key_id": key.pk, "credential_id": "c1", "registry_credential_id": "r1", "backup_id": backup.pk, "removal_id": backup.pk, "pool": pool,
         "user_id": member("colleague", "viewer", is_staff=True).pk, "handle": "none", "part": "now",
-        "notification_id": "ops", "delivery_id": make_delivery(detail=HOSTILE[:200]).pk,
+        "notification_id": "ops", "node_id": "one", "delivery_id": make_delivery(detail=HOSTILE[:200]).pk,
     }  # fmt: skip
 
 
