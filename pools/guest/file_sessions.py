@@ -32,13 +32,13 @@ class FileSession:
         self._connection, self._socket = connection, connection.socket
         self._reader, self._come = connection.reader, deque(connection.early)
         self._is_closed = False
-        self._socket.settimeout(STALL_S)
         self.send(request)
 
     # From a thread --------------------------------------------------------------------------------------
 
     def send(self, data: bytes) -> None:
         """Raises FilesStalled. That the agent has hung up shows when its answer is read."""
+        self._socket.settimeout(STALL_S)  # an event loop may have used it before
         try:
             self._socket.sendall(data)
         except TimeoutError as error:

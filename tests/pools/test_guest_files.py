@@ -232,6 +232,28 @@ def _check_full_disk(home):
     assert sh(f"ls -A {home}").stdout == b"f\n"
 
 
+def test_the_end_of_an_upload_waits_for_room(agent, home):
+    """The socket kept the mode of the event loop that had sent the content: while the agent was busy, the last frame was
+    dropped, and the upload hung."""
+    upload = files.begin_put(at(home / "large"), None, 0, Conditions())
+    sessions = pids.children(agent.process_1())
+
+    def signal_all(number):
+        for session in sessions:
+            os.kill(session, number)
+
+    signal_all(signal.SIGSTOP)
+    asyncio.run(upload.awrite(b"x"))
+    sent = 1
+    with pytest.raises(BlockingIOError):
+        while True:
+            upload._session._socket.send(frames.frame(frames.INPUT, b"x"))
+            sent += 1
+    threading.Timer(0.5, signal_all, [signal.SIGCONT]).start()
+    assert upload.finish().size == sent
+    assert get(home / "large") == b"x" * sent
+
+
 def test_a_host_that_hangs_up_leaves_the_old_content(agent, home):
     put(home / "f", b"old")
     upload = files.begin_put(at(home / "f"), None, 0, Conditions())
