@@ -23,6 +23,7 @@ from django.db.models.functions import Now
 from boilerhouse.controller import retention
 from boilerhouse.controller.engine_watch import EngineWatch
 from boilerhouse.controller.node_watch import NodeWatch
+from boilerhouse.controller.rights import TTL, Right
 from boilerhouse.core import clock, compiled, failpoints, nodes, tenant_usage
 from boilerhouse.core.compiled import Compiled
 from boilerhouse.core.cooldown import Cooldown
@@ -51,9 +52,7 @@ from tenants.states import AssignmentState
 
 log = structlog.get_logger("boilerhouse.controller")
 
-LEASE, LEASE_TTL = Lease.CONTROLLER, timedelta(seconds=4)
-RENEW_EVERY_S = 1.8
-"""How often the leader renews the lease."""
+LEASE, LEASE_TTL = Lease.CONTROLLER, TTL
 TICK_S, REST_TICK_S, REST_AFTER_S = 0.5, 2.0, 10.0
 """The interval of two rounds, also while nothing is assigned and no step has had work for ``REST_AFTER_S``."""
 REST_FACTOR, REST_PERIOD_S = 2, 10.0
@@ -324,7 +323,7 @@ class Controller:
 
     def __init__(self, stop: threading.Event) -> None:
         self._ran = {step: float("-inf") for _, step in [*STEPS, *NODE_STEPS]}
-        self._leads_until = 0.0
+        self._lead = Right(lambda: lead())
         self._states: set[str] = set()
         """The states of all live assignments."""
         self._worked_at = time.monotonic()
@@ -337,23 +336,14 @@ class Controller:
     def _look(self) -> None:
         """Renew the lease if it is due, and query what there is to do."""
         close_old_connections()
-        if time.monotonic() > self._leads_until - LEASE_TTL.total_seconds() + RENEW_EVERY_S:
-            self._renew()
+        if self._lead.renew():
+            log.info("leader elected")
         if self.is_leading():
             self._states = {state for (state,) in _live_states().rows()}
 
-    def _renew(self) -> None:
-        began = time.monotonic()
-        if not lead():
-            self._leads_until = 0.0
-            return
-        if not self._leads_until:
-            log.info("leader elected")
-        self._leads_until = began + LEASE_TTL.total_seconds()
-
     def is_leading(self) -> bool:
         """Whether the lease was renewed recently enough that no other process can hold it."""
-        return time.monotonic() < self._leads_until
+        return self._lead.is_held()
 
     @property
     def interval_s(self) -> float:

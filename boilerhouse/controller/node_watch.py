@@ -6,14 +6,13 @@ these.
 
 from __future__ import annotations
 
-import time
-from datetime import timedelta
 from uuid import UUID
 
 import structlog
 from django.db.models import Q
 from django.db.models.functions import Now
 
+from boilerhouse.controller.rights import TTL, Right
 from boilerhouse.core import compiled
 from boilerhouse.core.compiled import Compiled
 from boilerhouse.core.models import Node
@@ -22,31 +21,18 @@ from pools.nodes import here
 
 log = structlog.get_logger("boilerhouse.controller")
 
-TTL = timedelta(seconds=4)
-RENEW_EVERY_S = 1.8
 
-
-class NodeWatch:
-    """The right to watch this node. ``renew`` is called all the time; ``is_held`` by any thread."""
+class NodeWatch(Right):
+    """The right to watch this node."""
 
     def __init__(self) -> None:
-        self._until = 0.0
+        super().__init__(lambda: bool(_renewal(here().id, processes.current()).run()))
 
-    def is_held(self) -> bool:
-        """Whether it was renewed recently enough that no other process can hold it."""
-        return time.monotonic() < self._until
-
-    def renew(self) -> None:
-        """Take or renew it, if that is due and no other living process has it."""
-        began = time.monotonic()
-        if began <= self._until - TTL.total_seconds() + RENEW_EVERY_S:
-            return
-        if not _renewal(here().id, processes.current()).run():
-            self._until = 0.0
-            return
-        if not self._until:
+    def renew(self) -> bool:
+        is_new = super().renew()
+        if is_new:
             log.info("watching the node", node=here().id)
-        self._until = began + TTL.total_seconds()
+        return is_new
 
 
 @compiled.cached
