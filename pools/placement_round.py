@@ -8,14 +8,12 @@ from dataclasses import replace
 
 from django.conf import settings
 from django.db import connection
-from django.db.models import BooleanField, ExpressionWrapper, Q
-from django.db.models.functions import Now
+from django.db.models import BooleanField, ExpressionWrapper
 
 from boilerhouse.core import compiled
 from boilerhouse.core.compiled import Compiled
 from boilerhouse.core.models import Node
-from boilerhouse.core.nodes import SUSPECT_AFTER
-from boilerhouse.core.states import NodeState
+from boilerhouse.core.querysets import is_alive
 from pools import capacity, host
 from pools.models import Container, Pool, WorkloadVersion
 from pools.nodes import here
@@ -53,9 +51,7 @@ class PlacementRound:
 
 @compiled.cached
 def _nodes() -> Compiled:
-    alive = ExpressionWrapper(
-        Q(state=NodeState.ACTIVE, heartbeat_at__gte=Now() - SUSPECT_AFTER), output_field=BooleanField()
-    )
+    alive = ExpressionWrapper(is_alive(), output_field=BooleanField())
     return compiled.selection(Node.objects.annotate(is_alive=alive).order_by("pk"))
 
 

@@ -10,7 +10,7 @@ from django.db.models.functions import Now
 
 from boilerhouse.core.deployment import node_id
 from boilerhouse.core.models import Node
-from boilerhouse.core.nodes import SUSPECT_AFTER
+from boilerhouse.core.querysets import SUSPECT_AFTER
 from boilerhouse.core.states import NodeState
 from pools.states import PULL_TRANSITIONS, TRANSITIONS, ContainerHealth, ContainerState, PullState
 

@@ -42,7 +42,7 @@ def _engines() -> list[Cause]:
     """Engines that do not answer while another node's does; otherwise the pools say so."""
     active = Node.objects.filter(state=NodeState.ACTIVE)
     down = list(active.exclude(engine_error="").order_by("pk"))
-    if not down or not active.filter(engine_error="").exclude(reported_at=None).exists():
+    if not down or not active.with_engine().exists():
         return []
     return [_engine(node) for node in down]
 

@@ -17,14 +17,13 @@ from boilerhouse.core.compiled import Compiled
 from boilerhouse.core.deployment import node_id
 from boilerhouse.core.events import emit, recording
 from boilerhouse.core.models import Node, Process
+from boilerhouse.core.querysets import is_alive
 from boilerhouse.core.states import NodeState
 
 BEAT_S = 1.5
 """The minimum interval between two heartbeats of a node, whichever of its workers writes them."""
 SILENT_AFTER = timedelta(seconds=15)
 """Long enough for a worker to restart."""
-SUSPECT_AFTER = timedelta(seconds=8)
-"""Without a heartbeat for so long, a node gets no containers, and others do not use its idle ones."""
 FORGET_AFTER = timedelta(hours=1)
 LONGEST_ERROR = 500
 
@@ -97,8 +96,7 @@ def record_engine(error: str) -> None:
 
 def others_have_engines() -> bool:
     """Whether another living node has reported an engine that answers."""
-    alive = Node.objects.filter(state=NodeState.ACTIVE, heartbeat_at__gte=Now() - SUSPECT_AFTER, engine_error="")
-    return alive.exclude(pk=node_id()).exclude(reported_at=None).exists()
+    return Node.objects.filter(is_alive()).with_engine().exclude(pk=node_id()).exists()
 
 
 def unwatched() -> list[str]:

@@ -19,7 +19,7 @@ from boilerhouse.attention.cause import Kind
 from boilerhouse.core import deployment
 from boilerhouse.core.deployment import node_id
 from boilerhouse.core.models import Event, Node
-from boilerhouse.core.nodes import SUSPECT_AFTER
+from boilerhouse.core.querysets import SUSPECT_AFTER
 from boilerhouse.core.states import NodeState
 from pools import capacity, host, lifecycle, sizing
 from pools.capacity import Promised

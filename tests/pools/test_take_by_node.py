@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from boilerhouse.core.deployment import node_id
 from boilerhouse.core.models import Node
-from boilerhouse.core.nodes import SUSPECT_AFTER
+from boilerhouse.core.querysets import SUSPECT_AFTER
 from boilerhouse.core.states import NodeState
 from pools.models import Container, Pool
 from pools.states import ContainerHealth, ContainerState
