@@ -19,9 +19,7 @@ class Promised:
     memory_mb: int = 0
 
     def __add__(self, other: Promised) -> Promised:
-        return Promised(
-            self.containers + other.containers, self.cpus + other.cpus, self.memory_mb + other.memory_mb
-        )  # fmt: skip
+        return Promised(self.containers + other.containers, self.cpus + other.cpus, self.memory_mb + other.memory_mb)
 
 
 def of_version(version: WorkloadVersion, count: int = 1) -> Promised:

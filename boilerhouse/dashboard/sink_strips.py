@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from boilerhouse.core import clock
+from boilerhouse.dashboard import time_steps
 from syncing.models import SinkProbe
 
 SPAN = timedelta(hours=24)
@@ -40,7 +41,7 @@ class Strip:
 
 def of_specs(spec_ids: Collection[str]) -> dict[str, Strip]:
     """By spec; specs without a check have an empty strip. It ends at a whole minute, and moves on no more often."""
-    start = clock.now().replace(second=0, microsecond=0) - SPAN
+    start = time_steps.floor(clock.now(), timedelta(minutes=1)) - SPAN
     strips = {spec_id: Strip() for spec_id in spec_ids}
     probes = SinkProbe.objects.filter(spec__in=list(spec_ids), at__gt=start).order_by("at")
     for spec_id, at, is_healthy in probes.values_list("spec_id", "at", "is_healthy"):

@@ -60,9 +60,7 @@ class NodeView(ApiView):
     def put(self, request: Any, node_id: str) -> Response:
         self.check_match(_show(node_id))
         body = self.read(NodeInput)
-        node_changes.replace(
-            node_id, **body.validated_data, check=lambda locked: self.check_match(_render(locked))
-        )  # fmt: skip
+        node_changes.replace(node_id, **body.validated_data, check=lambda locked: self.check_match(_render(locked)))
         return self.with_etag(_show(node_id))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import aclosing
 from functools import partial
 from typing import Any
@@ -127,12 +127,7 @@ def saved(request: Any, file: OpenSaved, path: bytes, key_id: str, owners: tuple
                 raise FilesLost("The key was revoked.")
             await writer.write(bytes(content[start : start + SMALL_BYTES]))
 
-    stream = Stream(run, BINARY, is_whole=True, length=length)
-    stream.status_code = status
-    for name, value in headers.items():
-        stream[name] = value
-    stream.when_closed(hold.release)
-    return stream
+    return _stream(run, BINARY, headers, status, length, hold.release)
 
 
 def archive(held: HeldFiles, path: bytes, key_id: str, owners: tuple[budgets.Owner, ...]) -> HttpResponse:
@@ -168,12 +163,23 @@ def _streamed(
                 await _look(key_id, held)
 
     length = headers.pop("Content-Length", None)
-    stream = Stream(run, kind, is_whole=True, length=None if length is None else int(length))
+    return _stream(run, kind, headers, status, None if length is None else int(length), close, hold.release)
+
+
+def _stream(
+    run: Callable[[Writer], Coroutine[Any, Any, None]],
+    kind: str,
+    headers: dict[str, str],
+    status: int,
+    length: int | None,
+    *at_end: Callable[[], None],
+) -> Stream:
+    stream = Stream(run, kind, is_whole=True, length=length)
     stream.status_code = status
     for name, value in headers.items():
         stream[name] = value
-    stream.when_closed(close)
-    stream.when_closed(hold.release)
+    for work in at_end:
+        stream.when_closed(work)
     return stream
 
 

@@ -18,7 +18,7 @@ ChangeKind = Literal["ready", "created", "written", "removed", "renamed", "chang
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened; of type ``reset`` when events were missed and everything must be read anew."""
+    """Something that happened; of type ``reset`` when events were missed and everything must be read again."""
 
     id: int
     type: str
@@ -26,17 +26,11 @@ class Event:
     timestamp: str
 
 
-@dataclass(frozen=True)
-class Executed:
-    """What ``exec`` did. ``stdout_bytes`` and ``stderr_bytes`` are exact."""
+class _Printed:
+    """What a command has printed, also as text."""
 
-    exit_code: int
     stdout_bytes: bytes
     stderr_bytes: bytes
-    truncated: bool
-    duration_ms: int
-    stdout_truncated: bool = False
-    stderr_truncated: bool = False
 
     @property
     def stdout(self) -> str:
@@ -47,11 +41,24 @@ class Executed:
         return self.stderr_bytes.decode(errors="replace")
 
 
+@dataclass(frozen=True)
+class Executed(_Printed):
+    """What ``exec`` did. ``stdout_bytes`` and ``stderr_bytes`` are exact."""
+
+    exit_code: int
+    stdout_bytes: bytes
+    stderr_bytes: bytes
+    truncated: bool
+    duration_ms: int
+    stdout_truncated: bool = False
+    stderr_truncated: bool = False
+
+
 # Commands -----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class CommandResult:
+class CommandResult(_Printed):
     """What a command did. ``stdout_bytes`` and ``stderr_bytes`` are exact; of long output they are the beginning."""
 
     command_id: str
@@ -64,14 +71,6 @@ class CommandResult:
     stderr_truncated: bool
     duration_ms: int
     via: Literal["agent", "engine"]
-
-    @property
-    def stdout(self) -> str:
-        return self.stdout_bytes.decode(errors="replace")
-
-    @property
-    def stderr(self) -> str:
-        return self.stderr_bytes.decode(errors="replace")
 
     @property
     def truncated(self) -> bool:
@@ -174,7 +173,7 @@ class Change:
     """A change below a watched directory, to which ``path`` is relative.
 
     ``ready`` comes first. ``renamed`` names the old name of what was moved; the new one is ``created``. ``overflow``:
-    changes were missed, so read what matters anew.
+    changes were missed, so read again what matters.
     """
 
     kind: ChangeKind
