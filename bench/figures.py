@@ -32,7 +32,7 @@ def _at(times: Sequence[float], share: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Margin:
-    """What something may take beside the bare things: their time, ``factor`` times, and ``ms`` more."""
+    """The time allowed for something: ``factor`` times that of the bare things, plus ``ms``."""
 
     factor: float
     ms: float

@@ -1,5 +1,6 @@
-// The palette: what the search field's text means, as it is typed. app.js loads it when the field gets the focus. Without
-// this script, the field's form opens the search page, which shows the same. The pattern is ARIA's combobox with a list; the server makes the options.
+// The palette: what the search field's text means, as it is typed. app.js loads it when the field gets the focus.
+// Without this script, the field's form opens the search page, which shows the same. The pattern is ARIA's combobox with
+// a list; the server makes the options.
 "use strict";
 
 (() => {

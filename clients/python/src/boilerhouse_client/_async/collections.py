@@ -44,7 +44,7 @@ class AsyncCollection:
         return changed
 
     async def update(self, id: str, **changes: Any) -> Json:
-        """Change some fields and nothing that another changes meanwhile. Raises PreconditionFailed."""
+        """Change some fields, unless somebody else changes the object first. Raises PreconditionFailed."""
         answer = await self._client.raw("GET", self._at(id))
         return await self.replace(id, {**answer.json(), **changes}, answer.headers.get("ETag"))
 

@@ -135,7 +135,7 @@ class AsyncFiles:
             part.unlink(missing_ok=True)
 
     async def read_archive(self, path: RemotePath = ".") -> AsyncIterator[bytes]:
-        """A directory as a tar archive, in pieces. Raises Unreachable if it breaks off; begin anew then."""
+        """A directory as a tar archive, in pieces. Raises Unreachable if the connection breaks; then start again."""
         async with self._client.stream(
             "GET", f"{self._path}/archive", params=paths(path=path), silence_s=self._client.timeout_s
         ) as answer:

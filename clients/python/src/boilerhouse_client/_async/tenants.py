@@ -215,7 +215,7 @@ class AsyncClaim(AsyncTenant):
         try:
             await self.release()
         except NotFound:
-            pass  # somebody has released it meanwhile
+            pass  # somebody else has released it
         except (ApiError, Unreachable) as failed:
             if error is None:
                 raise

@@ -44,7 +44,7 @@ class Collection:
         return changed
 
     def update(self, id: str, **changes: Any) -> Json:
-        """Change some fields and nothing that another changes meanwhile. Raises PreconditionFailed."""
+        """Change some fields, unless somebody else changes the object first. Raises PreconditionFailed."""
         answer = self._client.raw("GET", self._at(id))
         return self.replace(id, {**answer.json(), **changes}, answer.headers.get("ETag"))
 

@@ -214,7 +214,7 @@ class Claim(Tenant):
         try:
             self.release()
         except NotFound:
-            pass  # somebody has released it meanwhile
+            pass  # somebody else has released it
         except (ApiError, Unreachable) as failed:
             if error is None:
                 raise
