@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import timedelta
+
+from django.db.models import BooleanField, ExpressionWrapper, Q
 
 from boilerhouse.attention.cause import Cause, Kind, Thing
 from boilerhouse.attention.words import age, count, sentence
 from boilerhouse.core import clock, nodes
 from boilerhouse.core.models import FailingStep, Lease, Node, QueueHealth
+from boilerhouse.core.querysets import without_heartbeat
 from boilerhouse.core.states import NodeState
 from boilerhouse.queues.service import unserved_queues
 
@@ -17,32 +20,32 @@ GONE_AFTER = timedelta(seconds=15)
 
 def present() -> list[Cause]:
     """The causes in the deployment's processes."""
-    return [*_nodes(), *_engines(), *_controller(), *_queues(), *_steps()]
+    return [*_nodes(), *_controller(), *_queues(), *_steps()]
 
 
 def _nodes() -> list[Cause]:
-    silent = nodes.silent()
-    if not silent:
-        return []
-    waiting = nodes.waiting_tasks()
-    last = dict(Node.objects.filter(pk__in=silent).values_list("pk", "heartbeat_at"))
-    return [_silent(node, seconds, waiting.get(node, 0), last.get(node)) for node, seconds in silent.items()]
+    """Nodes without a worker, and those whose engine is down: one query finds both, because each page asks."""
+    silent = ExpressionWrapper(without_heartbeat(), output_field=BooleanField())
+    engine_down = Q(state=NodeState.ACTIVE) & ~Q(engine_error="")
+    rows = list(Node.objects.annotate(is_silent=silent).filter(without_heartbeat() | engine_down).order_by("pk"))
+    lost = [node for node in rows if node.is_silent]  # type: ignore[attr-defined]
+    waiting = nodes.waiting_tasks() if lost else {}
+    engines = _engines([node for node in rows if node.state == NodeState.ACTIVE and node.engine_error])
+    return [*(_silent(node, waiting.get(node.pk, 0)) for node in lost), *engines]
 
 
-def _silent(node: str, seconds: int, waiting: int, last: datetime | None) -> Cause:
+def _silent(node: Node, waiting: int) -> Cause:
     tasks = f"{count(waiting, 'task')} {'waits' if waiting == 1 else 'wait'}" if waiting else "Its work waits"
     return Cause(
-        key=f"node:{node}", kind=Kind.NODE_LOST, what="Node {} has no worker", thing=Thing.NODE, subject=node,
-        why=f"No heartbeat from its workers for {age(seconds)}.", effect=f"{tasks}: no other node can do it.",
-        since=last or clock.now(),
+        key=f"node:{node.pk}", kind=Kind.NODE_LOST, what="Node {} has no worker", thing=Thing.NODE, subject=node.pk,
+        why=f"No heartbeat from its workers for {age(nodes.silence_s(node))}.",
+        effect=f"{tasks}: no other node can do it.", since=node.heartbeat_at,
     )  # fmt: skip
 
 
-def _engines() -> list[Cause]:
+def _engines(down: list[Node]) -> list[Cause]:
     """Engines that do not answer while another node's does; otherwise the pools say so."""
-    active = Node.objects.filter(state=NodeState.ACTIVE)
-    down = list(active.exclude(engine_error="").order_by("pk"))
-    if not down or not active.with_engine().exists():
+    if not down or not Node.objects.filter(state=NodeState.ACTIVE).with_engine().exists():
         return []
     return [_engine(node) for node in down]
 

@@ -17,13 +17,11 @@ from boilerhouse.core.compiled import Compiled
 from boilerhouse.core.deployment import node_id
 from boilerhouse.core.events import emit, recording
 from boilerhouse.core.models import Node, Process
-from boilerhouse.core.querysets import is_alive
+from boilerhouse.core.querysets import SILENT_AFTER, is_alive, without_heartbeat
 from boilerhouse.core.states import NodeState
 
 BEAT_S = 1.5
 """The minimum interval between two heartbeats of a node, whichever of its workers writes them."""
-SILENT_AFTER = timedelta(seconds=15)
-"""Long enough for a worker to restart."""
 FORGET_AFTER = timedelta(hours=1)
 LONGEST_ERROR = 500
 
@@ -69,9 +67,12 @@ def watch() -> int:
 
 def silent() -> dict[str, int]:
     """Nodes without a living worker → seconds since the last heartbeat."""
-    now = clock.now()
-    rows = Node.objects.filter(heartbeat_at__lt=Now() - SILENT_AFTER).order_by("pk")
-    return {node.pk: round((now - node.heartbeat_at).total_seconds()) for node in rows}
+    return {node.pk: silence_s(node) for node in Node.objects.filter(without_heartbeat()).order_by("pk")}
+
+
+def silence_s(node: Node) -> int:
+    """Seconds since its last heartbeat."""
+    return round((clock.now() - node.heartbeat_at).total_seconds())
 
 
 def is_silent(node: str | None) -> bool:

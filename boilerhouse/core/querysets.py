@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from boilerhouse.core.models import Node  # noqa: F401  # ruff does not read QuerySet["…"]
 
 
+SILENT_AFTER = timedelta(seconds=15)
+"""Long enough for a worker to restart."""
 SUSPECT_AFTER = timedelta(seconds=8)
 """Without a heartbeat for so long, a node gets no containers, and others do not use its idle ones."""
 
@@ -22,6 +24,11 @@ SUSPECT_AFTER = timedelta(seconds=8)
 def is_alive() -> Q:
     """Nodes that get containers, and whose idle ones others use, as far as heartbeats tell."""
     return Q(state=NodeState.ACTIVE, heartbeat_at__gte=Now() - SUSPECT_AFTER)
+
+
+def without_heartbeat() -> Q:
+    """Nodes without a living worker."""
+    return Q(heartbeat_at__lt=Now() - SILENT_AFTER)
 
 
 class NodeQuerySet(models.QuerySet["Node"]):
