@@ -37,12 +37,14 @@ PLACE = """
 from django.db import transaction
 from boilerhouse.core.deployment import deployment_id
 from pools import sizing
-from pools.models import Pool
+from pools.models import Pool, WorkloadVersion
+from pools.nodes import here
 deployment_id()
 with transaction.atomic():
     pool = Pool.objects.select_for_update().get(pk="{pool}")
     Pool.objects.filter(pk=pool.pk).update(min_size=pool.min_size + 1)
-    sizing._insert(pool, pool.newest_template)
+    template = pool.newest_template
+    sizing._insert(pool, template, WorkloadVersion.objects.get(pk=template.version_id), here())
 """
 
 
