@@ -25,7 +25,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from boilerhouse.controller import controller
 from boilerhouse.core import deployment, failpoints
 from boilerhouse.core.errors import BoilerhouseError
-from boilerhouse.core.models import Deployment, Process
+from boilerhouse.core.models import Deployment, Node, Process
 from boilerhouse.process import processes
 from pools import firewall, lifecycle, nodes, reconcile, services, volumes
 from pools.models import Container, HostLease, Pool
@@ -62,7 +62,7 @@ class Anything(RuleBasedStateMachine):
         super().__init__()
         from django.conf import settings as django_settings
 
-        for model in (OrmQ, Assignment, Tenant, Container, Pool, HostLease, Process, Deployment):
+        for model in (OrmQ, Assignment, Tenant, Container, Pool, HostLease, Process, Node, Deployment):
             model.objects.all().delete()
         self.directory = Path(tempfile.mkdtemp())
         self.patches = pytest.MonkeyPatch()
