@@ -165,7 +165,7 @@ def test_the_highest_and_the_lowest_are_taken_and_one_beyond_is_refused(call, wo
     """422 with the field's pointer, and nothing has changed."""
     Pool.objects.update(max_size=10_000)
     method, template = PATHS[name]
-    ids = {"credentialId": "storage", "tenantId": "bob", "containerId": str(world.pk)}
+    ids = {"credentialId": "storage", "tenantId": "bob", "containerId": str(world.pk), "nodeId": world.node_id}
     path = re.sub(r"\{(\w+)\}", lambda match: ids.get(match[1], "notes"), template).removeprefix("/api/v1/")
     body = completed(REQUESTS[name], at)
     step = 0.001 if schema["type"] == "number" else 1
@@ -314,7 +314,8 @@ CURSORS = [
 LISTS = sorted(
     where.partition(" ")[2]
     for where, parameter, _ in PARAMETERS
-    if parameter["name"] == "limit" and not where.endswith("/files/list")  # its cursor is a name, which may be any
+    # The cursor of a list of files is a name, which may be any.
+    if parameter["name"] == "limit" and not where.endswith(("/files/list", "/state/files"))
 )
 
 
