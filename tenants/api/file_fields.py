@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,7 +14,7 @@ from rest_framework import serializers
 from boilerhouse.api.pagination import boolean
 from boilerhouse.api.serializers import ApiSerializer
 from boilerhouse.core.errors import FieldError, Invalid
-from pools.guest.file_frames import FileInfo
+from pools.guest.file_frames import Entry, FileInfo
 from tenants import file_links, files
 
 ENCODINGS = ["utf-8", "percent"]
@@ -102,6 +103,22 @@ def is_percent(request: Any) -> bool:
     if value not in ENCODINGS:
         raise Invalid(FieldError("", "Query parameter pathEncoding: must be utf-8 or percent", "invalid"))
     return bool(value == "percent")
+
+
+def render_page(directory: bytes, entries: Sequence[Entry], *, has_more: bool, is_percent: bool) -> dict[str, Any]:
+    """Entries of a directory, whose paths are relative to it."""
+    base = directory.rstrip(b"/") + b"/"
+    items = [render(base + entry.path, entry.info, is_percent=is_percent) for entry in entries]
+    last = files.encode(entries[-1].path, is_percent=True)[0] if has_more else None
+    return {"items": items, "nextCursor": last}
+
+
+def cursor_of(request: Any) -> bytes:
+    """The name after which a list of files goes on; empty for its beginning. Raises Invalid."""
+    cursor = files.decode(request.query_params.get("cursor", ""), is_percent=True)
+    if b"\0" in cursor or len(cursor) > 4000:
+        raise Invalid(FieldError("", "Query parameter cursor: must be a nextCursor of this list", "invalid"))
+    return cursor
 
 
 def path_of(request: Any, *, is_required: bool = True) -> bytes:

@@ -17,7 +17,6 @@ from rest_framework.response import Response
 from boilerhouse.api.base import ApiView
 from boilerhouse.api.pagination import boolean, integer
 from boilerhouse.api.schema import CURSOR, flag, operation, whole
-from boilerhouse.core.errors import FieldError, Invalid
 from boilerhouse.core.models import Role
 from boilerhouse.process import budgets
 from boilerhouse.web.receiving import Receiving
@@ -42,11 +41,13 @@ from tenants.api.file_fields import (
     RemovedOutput,
     UnpackedOutput,
     body_path,
+    cursor_of,
     is_percent,
     mode_of,
     parents_of,
     path_of,
     render,
+    render_page,
 )
 from tenants.files import HeldFiles
 
@@ -170,16 +171,11 @@ class TenantFileListView(FilesView):
     def get(self, request: Any, **of: str) -> Response:
         depth = integer(request, "depth", 1, 1, MAX_DEPTH)
         limit = integer(request, "limit", DEFAULT_ENTRIES, 1, MAX_ENTRIES)
-        cursor = files.decode(request.query_params.get("cursor", ""), is_percent=True)
-        if b"\0" in cursor or len(cursor) > 4000:
-            raise Invalid(FieldError("", "Query parameter cursor: must be a nextCursor of this list", "invalid"))
+        cursor = cursor_of(request)
         held, path, percent = self.held(of), path_of(request, is_required=False), is_percent(request)
         place = held.place(path)
         entries, has_more = held.access.list_directory(place, depth, limit, cursor)
-        base = place.path.rstrip(b"/") + b"/"
-        items = [render(base + entry.path, entry.info, is_percent=percent) for entry in entries]
-        last = files.encode(entries[-1].path, is_percent=True)[0] if has_more else None
-        return Response({"items": items, "nextCursor": last})
+        return Response(render_page(place.path, entries, has_more=has_more, is_percent=percent))
 
 
 class TenantFileStatView(FilesView):

@@ -11,13 +11,12 @@ from rest_framework.response import Response
 from boilerhouse.api.base import ApiView
 from boilerhouse.api.pagination import integer
 from boilerhouse.api.schema import CURSOR, operation, whole
-from boilerhouse.core.errors import FieldError, Invalid
 from boilerhouse.core.models import Role
 from boilerhouse.process import budgets
 from pools.guest.files import MAX_ENTRIES
-from tenants import files, saved_state
+from tenants import saved_state
 from tenants.api import file_answers
-from tenants.api.file_fields import PATH_ENCODING, TYPE, FilePageOutput, is_percent, path_of, render
+from tenants.api.file_fields import PATH_ENCODING, TYPE, FilePageOutput, cursor_of, is_percent, path_of, render_page
 
 DEFAULT_ENTRIES = 200
 SAVED_PATH = OpenApiParameter("path", str, description="Absolute, as in the container.", required=True)
@@ -60,17 +59,12 @@ class SavedFileListView(SavedStateView):
     )  # fmt: skip
     def get(self, request: Any, tenant_id: str) -> Response:
         limit = integer(request, "limit", DEFAULT_ENTRIES, 1, MAX_ENTRIES)
-        cursor = files.decode(request.query_params.get("cursor", ""), is_percent=True)
-        if b"\0" in cursor or len(cursor) > 4000:
-            raise Invalid(FieldError("", "Query parameter cursor: must be a nextCursor of this list", "invalid"))
+        cursor = cursor_of(request)
         path, percent = path_of(request, is_required=False) or b"/", is_percent(request)
         saved = saved_state.of_tenant(tenant_id)
         with budgets.transfers.enter(*self.owners(tenant_id)):
             entries, has_more = saved.list_directory(path, limit, cursor)
-        base = path.rstrip(b"/") + b"/"
-        items = [render(base + entry.path, entry.info, is_percent=percent) for entry in entries]
-        last = files.encode(entries[-1].path, is_percent=True)[0] if has_more else None
-        return Response({"items": items, "nextCursor": last})
+        return Response(render_page(path, entries, has_more=has_more, is_percent=percent))
 
 
 class SavedContentView(SavedStateView):
