@@ -10,8 +10,10 @@ import pytest
 from django.contrib.auth.models import User
 from django.contrib.staticfiles.storage import staticfiles_storage
 from django.core.management import call_command
+from django.http import HttpResponse
 
-from boilerhouse.web.lean_files import lean
+from boilerhouse.web.compression import CompressedPages
+from boilerhouse.web.lean_files import lean, lean_page
 from boilerhouse.web.static_files import HashedStorage, StaticFiles
 
 STATIC = Path(__file__).resolve().parents[2] / "static"
@@ -123,6 +125,20 @@ def test_what_is_left_out_changes_nothing(name, source, sent):
     assert lean(name, source.encode()) == sent.encode()
 
 
+@pytest.mark.parametrize(
+    ("page", "sent"),
+    [
+        ("<ul>\n    <li>a  b\n    c</li>\n\n  </ul>\n", "<ul>\n<li>a  b\n    c</li>\n</ul>\n"),
+        ("<b>a</b> <i>b</i><i>c</i>", "<b>a</b> <i>b</i><i>c</i>"),
+        ("<p>\n  <pre>\n  <b>x</b>\n  <i>y</i></pre>\n  <p>", "<p>\n<pre>\n  <b>x</b>\n  <i>y</i></pre>\n<p>"),
+        ('<textarea class="x">\n  </textarea>\n  <p>', '<textarea class="x">\n  </textarea>\n<p>'),
+        ('<input\n  value="a\n    b"\n>\n  <p>', '<input\n  value="a\n    b"\n>\n<p>'),
+    ],
+)
+def test_a_page_is_sent_without_its_indentation(page, sent):
+    assert lean_page(page.encode()) == sent.encode()
+
+
 @pytest.mark.parametrize("path", ["/", "/pools/", "/activity/", "/pools/new"])
 def test_pages_are_compressed(client, db, data_dir, path):
     client.force_login(User.objects.create_superuser("ada"))
@@ -130,7 +146,20 @@ def test_pages_are_compressed(client, db, data_dir, path):
     assert answer["Content-Encoding"] == "gzip"
     assert "Accept-Encoding" in answer["Vary"]
     assert len(answer.content) < len(client.get(path).content) / 2
-    assert b"<!DOCTYPE html>" in gzip.decompress(answer.content)
+    page = gzip.decompress(answer.content)
+    assert b"<!DOCTYPE html>" in page
+    assert lean_page(page) == page
+
+
+def test_a_page_too_short_to_be_compressed_has_its_own_length(rf):
+    def short(request):
+        page = HttpResponse("<ul>\n    <li>a</li>\n  </ul>\n")
+        page["Content-Length"] = str(len(page.content))
+        return page
+
+    answer = CompressedPages(short)(rf.get("/", headers=BROWSER))
+    assert "Content-Encoding" not in answer
+    assert answer["Content-Length"] == str(len(answer.content))
 
 
 def test_what_shows_a_secret_is_not_compressed(client, db, data_dir):
