@@ -606,21 +606,36 @@ for (const toast of document.querySelectorAll(".toast[data-toast=success]")) {
   });
 }
 
-// What few visits need is loaded when it is needed.
-window.loadFiles = (style, script) =>
-  Promise.all(
-    [
-      Object.assign(document.createElement("link"), { rel: "stylesheet", href: style }),
-      Object.assign(document.createElement("script"), { src: script }),
-    ].map(
-      (element) =>
-      new Promise((done, failed) => {
-        element.onload = done;
-        element.onerror = failed;
-        document.head.append(element);
-      }),
-    ),
-  );
+// What few visits need is loaded when it is needed: a style sheet, and scripts in their order.
+function loadFiles(style, ...scripts) {
+  const elements = [
+    Object.assign(document.createElement("link"), { rel: "stylesheet", href: style }),
+    ...scripts.map((src) => Object.assign(document.createElement("script"), { src, async: false })),
+  ];
+  const loads = (element) =>
+    new Promise((done, failed) => {
+      Object.assign(element, { onload: done, onerror: failed });
+      document.head.append(element);
+    });
+  return Promise.all(elements.map(loads));
+}
+
+// Charts: the server's SVG, its words and its table stay until somebody points at one.
+const chartFiles = document.querySelector("meta[name=charts]")?.dataset;
+let chartsLoad = null; // a promise, once it was asked for
+
+async function loadCharts(event) {
+  if (chartsLoad || !event.target.closest?.(".plot[data-chart]")) return;
+  chartsLoad = loadFiles(chartFiles.style, chartFiles.library, chartFiles.script);
+  try {
+    await chartsLoad;
+    window.charts.begin(event);
+  } catch {
+    chartsLoad = null; // the next time
+  }
+}
+if (chartFiles)
+  for (const type of ["pointerover", "pointerdown"]) document.addEventListener(type, loadCharts, { passive: true });
 
 // The palette is loaded with the focus on the search field. Enter waits for it; where it cannot be loaded, the field's
 // form opens the search page.
@@ -631,7 +646,7 @@ let wantsResult = false; // Enter came before the palette
 async function loadPalette() {
   if (paletteLoads) return;
   const { style, script } = document.getElementById("palette").dataset;
-  paletteLoads = window.loadFiles(style, script);
+  paletteLoads = loadFiles(style, script);
   try {
     await paletteLoads;
     window.searchPalette.begin(wantsResult);

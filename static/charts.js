@@ -1,5 +1,5 @@
-// History charts with a cursor. The server's SVG, its words and its table stay until somebody points at a chart: the
-// library that draws the cursor weighs as much as a page.
+// History charts with a cursor. app.js loads this and the library, which weighs as much as a page, when somebody points
+// at a chart.
 "use strict";
 
 (() => {
@@ -25,8 +25,6 @@
     return found;
   };
   const charts = new Map();
-  const own = document.currentScript;
-  let library = null; // a promise, once it was asked for
 
   function table(data) {
     let at = 0;
@@ -149,7 +147,16 @@
       if (!charts.has(plot) && plot.clientWidth) draw(plot);
   }
 
-  window.charts = { update, has: (plot) => charts.has(plot), count: () => charts.size };
+  // The pointer that asked for it shows its values, although it has not moved since.
+  function begin({ clientX, clientY }) {
+    uPlot.sync("history");
+    document.addEventListener("htmx:afterSettle", all);
+    all();
+    const pointed = document.elementFromPoint(clientX, clientY);
+    pointed?.dispatchEvent(new MouseEvent("mousemove", { bubbles: true, clientX, clientY }));
+  }
+
+  window.charts = { begin, update, has: (plot) => charts.has(plot), count: () => charts.size };
   let width = innerWidth;
   addEventListener("resize", () => {
     if (innerWidth === width) return;
@@ -162,18 +169,4 @@
       draw(plot);
     }
   });
-
-  async function begin(event) {
-    if (library || !event.target.closest?.(".plot[data-chart]")) return;
-    library = window.loadFiles(own.dataset.style, own.dataset.library);
-    try {
-      await library;
-      uPlot.sync("history");
-      document.addEventListener("htmx:afterSettle", all);
-      all();
-    } catch {
-      library = null; // the next time
-    }
-  }
-  for (const type of ["pointerover", "pointerdown"]) document.addEventListener(type, begin, { passive: true });
 })();
