@@ -25,7 +25,7 @@ from pools.egress import Egress
 from pools.models import Pool, WorkloadVersion
 from pools.states import Trouble
 from syncing import sink_checks
-from tenants import aborts, deadlines, errors, pacing, preparation, sink_runs, validation, wait_queue
+from tenants import aborts, deadlines, errors, pacing, preparation, sink_runs, ttl, validation, wait_queue
 from tenants.instruments import CLAIM_PHASE_SECONDS, EXHAUSTED
 from tenants.models import Assignment, next_generation
 from tenants.states import AssignmentState, Source
@@ -118,6 +118,8 @@ def _take(claim: Claim, pool: Pool, serving: WorkloadVersion, *, is_careful: boo
             egress_bound=None if claim.by_tenant else claim.egress,
             deadline=now + timedelta(milliseconds=claim.timeout_ms),
             waits=claim.wait,
+            ends_at=ttl.end_of(claim.ttl_ms),
+            end_discards=claim.end_discards,
             owner=processes.current(),
             source=Source.WARM if container else Source.COLD,
             claimed_by=context.actor(),
@@ -166,6 +168,8 @@ def _existing(assignment: Assignment, claim: Claim) -> Begun:
         ignored.append("network")
     if claim.secrets:
         ignored.append("secrets")
+    if claim.ttl_ms is not None:
+        ignored.append("ttlMs")
     return Begun(assignment.pk, assignment.generation, is_new=False, ignored=tuple(sorted(ignored)))
 
 

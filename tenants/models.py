@@ -157,6 +157,10 @@ class Assignment(models.Model):
     last_activity_at = models.DateTimeField(null=True, blank=True)
     last_turn_at = models.DateTimeField(null=True, blank=True)
     """When a worker last started a sync of it; the tenant that has waited longest is next."""
+    ends_at = models.DateTimeField(null=True, blank=True)
+    """When the controller releases it, however active it is (``ttl``); null: never."""
+    end_discards = models.BooleanField(default=False, db_default=False)
+    """Whether that release discards the state instead of saving it."""
     ended_at = models.DateTimeField(null=True, blank=True)
     held_until = models.DateTimeField(null=True, blank=True)
     """Since when its container is gone. A failed save ends the use of a container, but not the assignment."""
@@ -189,6 +193,9 @@ class Assignment(models.Model):
             models.Index(fields=["pool", "state", "created_at"], name="assignment_waiting"),
             models.Index(fields=["tenant", "created_at"]),
             models.Index(fields=["ended_at"], name="assignment_ended"),
+            models.Index(
+                fields=["ends_at"], condition=Q(ends_at__isnull=False, state="assigned"), name="assignment_ends"
+            ),
             models.Index(
                 fields=["id"], condition=Q(is_counted=False, assigned_at__isnull=False), name="assignment_uncounted"
             ),

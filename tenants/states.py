@@ -54,6 +54,8 @@ class ReleaseReason(TextChoices):
     POOL_DELETED = "pool_deleted"
     DISK = "disk"
     """Its disk use exceeded its limit, or grew the fastest while the node's disk was low."""
+    EXPIRED = "expired"
+    """Its time to live has passed."""
 
 
 class Source(TextChoices):

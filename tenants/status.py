@@ -35,6 +35,7 @@ def tenant_status(tenant_id: str, *, reads_logs: bool = False) -> dict[str, Any]
         "assignedAt": assignment.assigned_at if assignment else None,
         "lastActivityAt": assignment.last_activity_at if assignment else None,
         "releaseDueAt": due,
+        "endsAt": assignment.ends_at if assignment else None,
         "deadline": assignment.deadline if assignment and assignment.state == AssignmentState.PENDING else None,
         "restore": restore_progress(assignment),
         "claimError": claim_error(newest),

@@ -35,6 +35,10 @@ class Claim:
     """``{egress}``: the policy that narrows the pool's."""
     wait: bool = True
     timeout_ms: int = 30_000
+    ttl_ms: int | None = None
+    """The claim ends so long after it began; None: never."""
+    end_discards: bool = False
+    """Whether the state is discarded then."""
     tenant_key: str = ""
     """Id of the key of role ``tenant`` that sends it; empty for all other keys."""
 

@@ -38,6 +38,7 @@ MAY: dict[str, dict[str, set[Role]]] = {
     "tenants/*/status": {"GET": OWN_READ},
     "tenants/*/sync": {"POST": OWN_WRITE},
     "tenants/*/heartbeat": {"POST": OWN_WRITE},
+    "tenants/*/ttl": {"PUT": OWN_WRITE},
     "tenants/*/network": {"GET": OWN_READ, "PUT": OWN_WRITE},
     "tenants/*/exec": {"POST": OWN_PRIVATE},
     "tenants/*/commands": {"GET": OWN_PRIVATE, "POST": OWN_PRIVATE},

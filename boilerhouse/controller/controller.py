@@ -272,6 +272,7 @@ STEPS: list[tuple[float, Callable[[], int]]] = [
     (1.0, upkeep.release_dead),
     (1.0, upkeep.release_unhealthy),
     (1.0, upkeep.find_idle),
+    (1.0, upkeep.end_overdue),
     (1.0, fill_pools),
     (2.0, resume_containers),
     (2.0, watch_queues),
@@ -309,6 +310,7 @@ CONCERNS: dict[Callable[[], int], tuple[AssignmentState, ...]] = {
     upkeep.release_dead: (ASSIGNED,),
     upkeep.release_unhealthy: (ASSIGNED,),
     upkeep.find_idle: (ASSIGNED,),
+    upkeep.end_overdue: (ASSIGNED,),
     syncs.queue_periodic_saves: (ASSIGNED,),
 }
 """Steps that have nothing to do without an assignment in one of these states. One query answers that for all."""

@@ -53,6 +53,7 @@ ACTIONS = {
     "tenant.erase_state": "Saved state erased of",
     "tenant.forget_state": "Lost state written off of",
     "tenant.network": "Network policy changed of",
+    "tenant.ttl": "End of the claim changed of",
     "tenant.restore_backup": "Backup restored of",
     "tenant.retry_save": "Save retried of",
     "tenant.saved_file_read": "Saved file read of",

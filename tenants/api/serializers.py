@@ -17,6 +17,7 @@ from tenants import commands
 from tenants.api.command_fields import FinishedCommandOutput
 from tenants.models import Assignment
 from tenants.states import AssignmentState, Source
+from tenants.ttl import MAX_TTL_MS
 
 
 class TenantNetworkField(ApiSerializer):
@@ -31,6 +32,10 @@ class ClaimInput(ApiSerializer):
     network = TenantNetworkField(
         required=False, allow_null=True, help_text="Narrows the pool's policy. A wider policy is 422."
     )
+    ttl_ms = serializers.IntegerField(
+        required=False, allow_null=True, min_value=1, max_value=MAX_TTL_MS,
+        help_text="The tenant is released so long after the claim, with a save, however active it is. Default: never.",
+    )  # fmt: skip
     wait = serializers.BooleanField(
         default=True,
         help_text="true: answer when the container is ready. false: answer 202 at once if it is not;"
@@ -94,6 +99,7 @@ class ClaimOutput(ApiSerializer):
     restored = RestoredOutput(allow_null=True)
     latency_ms = serializers.IntegerField()
     assigned_at = serializers.DateTimeField()
+    ends_at = serializers.DateTimeField(allow_null=True, help_text="When the claim's `ttlMs` is over.")
     ignored = serializers.ListField(
         child=serializers.CharField(),
         required=False,
@@ -138,6 +144,7 @@ def render_claim(assignment: Assignment, source: str, latency_ms: int, ignored: 
         "restored": assignment.restored,
         "latencyMs": latency_ms,
         "assignedAt": assignment.assigned_at,
+        "endsAt": assignment.ends_at,
     }
     return {**body, "ignored": list(ignored)} if ignored else body
 
@@ -259,6 +266,7 @@ class StatusOutput(ApiSerializer):
     assigned_at = serializers.DateTimeField(allow_null=True)
     last_activity_at = serializers.DateTimeField(allow_null=True)
     release_due_at = serializers.DateTimeField(allow_null=True)
+    ends_at = serializers.DateTimeField(allow_null=True, help_text="When the claim's `ttlMs` is over.")
     deadline = serializers.DateTimeField(
         allow_null=True, help_text="While pending: when the claim is given up if it makes no progress until then."
     )
@@ -271,6 +279,17 @@ class StatusOutput(ApiSerializer):
         help_text="How the container of the latest claim died, if it did.",
     )
     sync_status = SyncStatusOutput()
+
+
+class TtlInput(ApiSerializer):
+    ttl_ms = serializers.IntegerField(
+        allow_null=True, min_value=0, max_value=MAX_TTL_MS, help_text="Counted from now. null: no end."
+    )
+
+
+class TtlOutput(ApiSerializer):
+    tenant_id = serializers.CharField()
+    ends_at = serializers.DateTimeField(allow_null=True)
 
 
 class SyncInput(ApiSerializer):

@@ -20,6 +20,7 @@ urlpatterns = [
     path("tenants/<str:tenant_id>/status", views.StatusView.as_view()),
     path("tenants/<str:tenant_id>/sync", views.SyncView.as_view()),
     path("tenants/<str:tenant_id>/heartbeat", views.HeartbeatView.as_view()),
+    path("tenants/<str:tenant_id>/ttl", views.TtlView.as_view()),
     path("tenants/<str:tenant_id>/network", network_views.NetworkView.as_view()),
     path("tenants/<str:tenant_id>/exec", container_views.TenantExecView.as_view()),
     path("tenants/<str:tenant_id>/logs", container_views.TenantLogsView.as_view()),

@@ -20,7 +20,7 @@ from boilerhouse.core.models import Role
 from boilerhouse.process import budgets
 from boilerhouse.web import throttling
 from syncing.api.serializers import RunsOutput, render_run
-from tenants import claims, commands, idle, releases, syncs, validation, wait_queue
+from tenants import claims, commands, idle, releases, syncs, ttl, validation, wait_queue
 from tenants.api import claim_commands
 from tenants.api.claim_commands import ClaimCommand
 from tenants.api.serializers import (
@@ -32,6 +32,8 @@ from tenants.api.serializers import (
     ReleaseOutput,
     StatusOutput,
     SyncInput,
+    TtlInput,
+    TtlOutput,
     first_command,
     render_claim,
     render_held,
@@ -210,6 +212,20 @@ class HeartbeatView(ApiView):
     def post(self, request: Any, tenant_id: str) -> Response:
         idle.heartbeat(validation.check_tenant_id(tenant_id))
         return Response(status=204)
+
+
+class TtlView(ApiView):
+    @operation(
+        operation_id="setTenantTtl",
+        problems={409: "not_assigned releasing"},
+        summary="Change when the tenant's claim ends",
+        description="Replaces the end that the claim's `ttlMs` has set. Then the tenant is released, with a save.",
+        request=TtlInput,
+        responses=TtlOutput,
+    )
+    def put(self, request: Any, tenant_id: str) -> Response:
+        ends_at = ttl.set_ttl(tenant_id, self.read(TtlInput).validated_data["ttl_ms"])
+        return Response({"tenantId": tenant_id, "endsAt": ends_at})
 
 
 class TenantListView(ApiView):

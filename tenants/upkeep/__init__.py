@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tenants.ttl import end_overdue
 from tenants.upkeep.claims import abort_overdue_claims, resume_claims, serve_waiters
 from tenants.upkeep.containers import find_lost, held_containers, is_lost, put_away, retire_unheld, thaw_forgotten
 from tenants.upkeep.releases import (
@@ -19,6 +20,7 @@ from tenants.upkeep.sinks import probe_sink, retry_saves, retry_saves_of
 __all__ = [
     "abort_overdue_claims",
     "bury_dead_runs",
+    "end_overdue",
     "find_idle",
     "find_lost",
     "forget_old",

@@ -104,7 +104,7 @@ def test_every_example_body_works_as_it_stands_there(call, settings):
         "createWorkload", "replaceWorkload", "createPool", "scalePool", "replacePool", "createCredential", "createSyncSpec",
         "replaceSyncSpec", "triggerSyncSpec", "replaceCredential", "createApiKey", "rotateApiKey", "replaceSettings",
         "claimContainer",
-        "releaseContainer", "syncTenant", "setTenantNetwork", "execForTenant", "execInContainer", "createRegistryCredential",
+        "releaseContainer", "syncTenant", "setTenantNetwork", "setTenantTtl", "execForTenant", "execInContainer", "createRegistryCredential",
         "replaceRegistryCredential", "createNotification", "replaceNotification", "replaceNode", "cordonNode", *FILES, *COMMANDS,
     ):  # fmt: skip
         method, path = PATHS[name]
@@ -123,7 +123,8 @@ def test_every_example_body_works_as_it_stands_there(call, settings):
         query = "?timeoutMs=1" if name == "claimContainer" else ""
         answer = call(method, path + query, REQUESTS[name])
         missing = {"claimContainer": 504, "releaseContainer": 404, "syncTenant": 409, "triggerSyncSpec": 409}
-        missing |= {**dict.fromkeys(FILES, 409), "execForTenant": 409, "execInContainer": 409, "setTenantNetwork": 409}
+        conflicts = ("execForTenant", "execInContainer", "setTenantNetwork", "setTenantTtl")
+        missing |= dict.fromkeys((*FILES, *conflicts), 409)
         missing |= dict.fromkeys(COMMANDS, 409)
         wanted = {missing[name]} if name in missing else {200, 201, 202}
         if name == "claimContainer":

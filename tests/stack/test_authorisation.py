@@ -461,6 +461,11 @@ CASES: dict[str, Case] = {
     "setTenantNetwork": Case(
         lambda world, ids, found: found["inForce"] and found["isOwn"], body=lambda world, ids: {"mode": "internet"}
     ),
+    "setTenantTtl": Case(
+        lambda world, ids, found: found["endsAt"] is None
+        and Assignment.objects.live().get(tenant_id=world.own).ends_at is None,
+        body=lambda world, ids: {"ttlMs": None},
+    ),
     "execForTenant": ran(),
     **of_files("Tenant"),
     **of_files("Container"),

@@ -362,7 +362,7 @@ def sentence(event: Event) -> SafeString:
 REASONS = {
     "idle": "it was inactive for longer than its pool allows", "container_died": "the container died",
     "unhealthy": "the container was unhealthy", "pool_deleted": "the pool is being deleted",
-    "disk": "it used too much disk",
+    "disk": "it used too much disk", "expired": "its time to live had passed",
 }  # fmt: skip
 
 
