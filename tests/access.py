@@ -94,6 +94,8 @@ MAY: dict[str, dict[str, set[Role]]] = {
     "nodes/*": {"GET": STAFF_READ, "PUT": STAFF_WRITE},
     "nodes/*/cordon": {"POST": STAFF_WRITE},
     "nodes/*/uncordon": {"POST": STAFF_WRITE},
+    "nodes/tokens": {"GET": {ADMIN}, "POST": {ADMIN}},
+    "nodes/tokens/*": {"DELETE": {ADMIN}},
     "api-keys": {"GET": {ADMIN}, "POST": {ADMIN}},
     "api-keys/*": {"DELETE": {ADMIN}},
     "api-keys/*/rotate": {"POST": {ADMIN}},
@@ -105,5 +107,5 @@ MAY: dict[str, dict[str, set[Role]]] = {
     "stats": {"GET": STAFF_READ},
     "metrics": {"GET": STAFF_READ},
 }
-PUBLIC = {"health", "health/ready", "openapi.json", "docs", "file-links/*"}
-"""Routes that want no key: of the last one, the path itself is the permission."""
+PUBLIC = {"health", "health/ready", "openapi.json", "docs", "file-links/*", "nodes/join"}
+"""Routes that want no key: of files' links, the path is the permission, and of joins a token in the body."""

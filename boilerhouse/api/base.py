@@ -76,7 +76,7 @@ class ApiView(APIView):
             raise NotFound  # no id contains NUL, and PostgreSQL rejects it
         check_parameters(request, handler.query_parameters)
         resumed = getattr(request._request, "resumed", None)
-        if request.method == "POST":
+        if request.method == "POST" and not self.is_public:  # keys of retries belong to an API key
             if resumed is not None:
                 self._record = resumed.idempotency
             else:

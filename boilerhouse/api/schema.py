@@ -99,6 +99,7 @@ NOT_FOUND = {
     "delivery_id": "delivery_not_found",
     "tenant_id": "not_found",
     "node_id": "node_not_found",
+    "token_id": "node_token_not_found",
 }
 
 

@@ -24,10 +24,10 @@ from boilerhouse.controller import retention
 from boilerhouse.controller.engine_watch import EngineWatch
 from boilerhouse.controller.node_watch import NodeWatch
 from boilerhouse.controller.rights import TTL, Right
-from boilerhouse.core import clock, compiled, failpoints, nodes, tenant_usage
+from boilerhouse.core import clock, compiled, failpoints, node_tokens, nodes, tenant_usage
 from boilerhouse.core.compiled import Compiled
 from boilerhouse.core.cooldown import Cooldown
-from boilerhouse.core.deployment import node_id
+from boilerhouse.core.deployment import has_joined, node_id
 from boilerhouse.core.models import Lease
 from boilerhouse.notifications import deliveries, incidents
 from boilerhouse.notifications.courier import Courier
@@ -234,7 +234,7 @@ def forget_samples() -> int:
 _FORGETTING = (
     processes.forget_dead, nodes.forget_gone, forget_samples, retention.forget_old, pull_runs.forget_old,
     metering.fold, tombstones.forget_old, tenant_usage.forget_old,
-    deliveries.forget_old,
+    deliveries.forget_old, node_tokens.forget_old,
 )  # fmt: skip
 
 
@@ -260,6 +260,15 @@ def sample_usage() -> int:
     usage.sample()
     usage.sample_pools()
     return 0
+
+
+def renew_certificate() -> int:
+    """Renew this node's certificate, if it has one and that is due."""
+    if not has_joined():
+        return 0
+    from boilerhouse.core import node_identity  # certificates take memory that one machine does not need
+
+    return int(node_identity.renew())
 
 
 STEPS: list[tuple[float, Callable[[], int]]] = [
@@ -298,7 +307,9 @@ STEPS: list[tuple[float, Callable[[], int]]] = [
     (3600.0, forget_old_runs),
 ]
 """The leader's steps, with the interval of each in seconds."""
-NODE_STEPS: list[tuple[float, Callable[[], int]]] = [(5.0, upkeep.thaw_forgotten), (10.0, upkeep.find_lost)]
+NODE_STEPS: list[tuple[float, Callable[[], int]]] = [
+    (5.0, upkeep.thaw_forgotten), (10.0, upkeep.find_lost), (3600.0, renew_certificate),
+]  # fmt: skip
 """Steps over what is on one machine: those of the controller that watches its node."""
 CONCERNS: dict[Callable[[], int], tuple[AssignmentState, ...]] = {
     upkeep.serve_waiters: (PENDING,),

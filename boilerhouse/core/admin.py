@@ -9,12 +9,14 @@ from boilerhouse.core.admin_actions import ReadOnlyAdmin, service_action
 from boilerhouse.core.models import (
     ApiKey,
     AuditEntry,
+    CertificateAuthority,
     Deployment,
     Event,
     FailingStep,
     IdempotencyRecord,
     Lease,
     Node,
+    NodeToken,
     Process,
     QueueHealth,
     Role,
@@ -83,6 +85,20 @@ class NodeAdmin(ReadOnlyAdmin):
     list_display = ("id", "name", "state", "heartbeat_at", "cordoned_at", "created_at")
     list_filter = ("state", ("cordoned_at", admin.EmptyFieldListFilter))
     search_fields = ("id", "name")
+
+
+@admin.register(NodeToken)
+class NodeTokenAdmin(ReadOnlyAdmin):
+    list_display = ("id", "created_at", "created_by", "expires_at", "used_at", "used_by")
+    list_filter = (("used_at", admin.EmptyFieldListFilter),)
+    search_fields = ("id", "created_by", "used_by")
+    exclude = ("token_hash",)
+
+
+@admin.register(CertificateAuthority)
+class CertificateAuthorityAdmin(ReadOnlyAdmin):
+    list_display = ("id", "created_at")
+    exclude = ("key",)
 
 
 @admin.register(Process)

@@ -24,6 +24,12 @@ class WrongNode(Failed):
     code = "wrong_node"
 
 
+class KeysElsewhere(Conflict):
+    """Other nodes have the encryption keys in files of their own, which this would not change."""
+
+    code = "keys_elsewhere"
+
+
 class HasDemoData(Failed):
     """The deployment has demo data, whose containers do not exist."""
 
@@ -41,7 +47,7 @@ def is_id(text: object) -> bool:
     return isinstance(text, str) and re.fullmatch(r"[0-9a-f]{10}", text) is not None
 
 
-def _id_file() -> Path:
+def id_file() -> Path:
     return Path(settings.BOILERHOUSE_DATA_DIR) / "deployment-id"
 
 
@@ -54,7 +60,7 @@ def establish() -> str:
 
 
 def _establish() -> str:
-    path = _id_file()
+    path = id_file()
     with transaction.atomic():
         row = Deployment.objects.select_for_update().first()
         stored = path.read_text().strip() if path.exists() else None
@@ -96,7 +102,7 @@ def data_dir() -> Path:
 
 def is_in_place() -> bool:
     """Whether the data directory contains the deployment's id, which an empty mount point does not."""
-    return _id_file().is_file()
+    return id_file().is_file()
 
 
 def ram_dir() -> Path:
@@ -122,6 +128,33 @@ def register_node() -> None:
         Node.objects.filter(pk=node.pk).update(name=name)
 
 
+def certificate_file() -> Path:
+    """This node's private key and certificate (``core.node_identity``)."""
+    return data_dir() / "node" / "node.pem"
+
+
+def has_joined() -> bool:
+    """Whether the data directory has a certificate for its node id, which only the deployment gives."""
+    if not certificate_file().is_file():
+        return False
+    from boilerhouse.core import certificates  # eight megabytes, which a deployment on one machine does not need
+
+    try:
+        return certificates.node_of(certificate_file().read_text()) == node_id()
+    except (OSError, certificates.BadRequest):
+        return False
+
+
+def check_has_only_keys() -> None:
+    """Raise KeysElsewhere if a machine has joined: it could not read what another key encrypts."""
+    others = Node.objects.exclude(pk=node_id())
+    if others.exists() and Node.objects.exclude(joined_at=None).exists():
+        raise KeysElsewhere(
+            f"{', '.join(others.values_list('pk', flat=True))} have the encryption keys in files of their own. Set"
+            " BOILERHOUSE_ENCRYPTION_KEYS on all machines, the new key first, restart them, and run this once."
+        )
+
+
 nodes_of_rows: list[Callable[[], set[str]]] = []
 """Functions of other apps that return the nodes with containers; the apps append to it when they are loaded."""
 
@@ -144,10 +177,10 @@ def check_node() -> None:
             " --serve, or remove them with manage.py demo_data --remove."
         )
     named = {node for ask in nodes_of_rows for node in ask()}
-    if named and node_id() not in named:
+    if named and node_id() not in named and not has_joined():
         raise WrongNode(
             f"This node is {node_id()} (from {data_dir() / 'node-id'}), but the containers in the database are on"
             f" {', '.join(sorted(named))}. Their directories are not here, so nothing is started. Mount that"
             f" node's data directory at {data_dir()}, or start on that node. If it is lost, restore a backup into"
-            " an empty database (manage.py restore)."
+            " an empty database (manage.py restore). If this is a further machine, it must join first (manage.py join)."
         )

@@ -45,6 +45,7 @@ TYPES = frozenset(
         "node.returned",
         "node.cordoned",
         "node.uncordoned",
+        "node.joined",
     ]
 )
 PROGRESS = frozenset(["sync.progress", "pool.pulling"])

@@ -12,6 +12,7 @@ from typing import Any
 from boilerhouse.core.errors import FieldError, Invalid
 
 SLUG = re.compile(r"^[a-z0-9][a-z0-9-]{0,62}$")
+NODE_ID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 TENANT_ID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._@:-]{0,127}\Z")
 
 

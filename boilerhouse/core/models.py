@@ -77,6 +77,11 @@ class Node(models.Model):
     """The controller's process that compares it with its engine (``controller.node_watch``)."""
     watched_until = models.DateTimeField(null=True, blank=True)
     """Until then no other does, by the database's clock."""
+    certificate_sha256 = models.CharField(max_length=64, default="", db_default="", blank=True)
+    """The fingerprint of the certificate with which it calls other nodes; empty if it has none."""
+    certificate_expires_at = models.DateTimeField(null=True, blank=True)
+    joined_at = models.DateTimeField(null=True, blank=True)
+    """When it last joined by a token; null if it has been there from the beginning."""
     created_at = models.DateTimeField(default=timezone.now)
 
     objects = NodeQuerySet.as_manager()
@@ -90,6 +95,45 @@ class Node(models.Model):
     @property
     def is_cordoned(self) -> bool:
         return self.cordoned_at is not None
+
+
+class CertificateAuthority(models.Model):
+    """The one row of the authority that signs nodes' certificates. Made when the first node needs one."""
+
+    id = models.PositiveSmallIntegerField(primary_key=True, default=1)
+    certificate = models.TextField()
+    """In PEM. Nodes trust what it has signed."""
+    key = EncryptedJSONField()
+    """The private key, in PEM."""
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        verbose_name_plural = "certificate authority"
+        constraints = [models.CheckConstraint(condition=Q(id=1), name="one_certificate_authority")]
+
+    def __str__(self) -> str:
+        return "certificate authority"
+
+
+class NodeToken(models.Model):
+    """Lets one machine join the deployment, once. The token itself is shown once and stored only as a hash."""
+
+    id = models.CharField(max_length=16, primary_key=True)
+    """The public part of the token."""
+    token_hash = models.CharField(max_length=64, editable=False)
+    created_at = models.DateTimeField(default=timezone.now)
+    created_by = models.CharField(max_length=160)
+    """Who made it, as in events."""
+    expires_at = models.DateTimeField()
+    used_at = models.DateTimeField(null=True, blank=True)
+    used_by = models.CharField(max_length=64, default="", blank=True)
+    """The id of the node that joined."""
+
+    class Meta:
+        indexes = [models.Index(fields=["expires_at"])]
+
+    def __str__(self) -> str:
+        return self.id
 
 
 class Process(models.Model):

@@ -18,7 +18,8 @@ from tenants.models import Tenant
 
 NOUNS = {
     "api_key": "API key", "backup": "Backup", "cause": "Cause", "container": "Container", "credential": "Credential",
-    "deployment": "Deployment", "node": "Node", "notification": "Notification rule", "pool": "Pool",
+    "deployment": "Deployment", "node": "Node", "node_token": "Token for a node",
+    "notification": "Notification rule", "pool": "Pool",
     "registry-credential": "Registry credential", "settings": "Settings", "sync_run": "Sync run",
     "sync_spec": "Sync spec", "tenant": "Tenant", "user": "User", "workload": "Workload",
 }  # fmt: skip
@@ -28,7 +29,7 @@ VERBS = {
     "remove": "removed", "cancel": "cancelled", "rotate": "rotated", "mute": "muted", "unmute": "unmuted",
     "disable": "disabled", "enable": "enabled", "test": "tested", "resend": "sent again", "take": "taken",
     "invite": "invited", "start": "started", "stop": "stopped", "restart": "restarted", "roll_back": "rolled back",
-    "cordon": "cordoned", "uncordon": "uncordoned",
+    "cordon": "cordoned", "uncordon": "uncordoned", "join": "joined",
 }  # fmt: skip
 ACTIONS = {
     "container.command": "Command started in container",
@@ -66,13 +67,14 @@ PARTS = {
         "Configuration",
         ("pool.", "workload.", "sync_spec.", "settings.", "deployment.", "notification.", "cause.", "backup.", "node."),
     ),
-    "access": ("Access", ("api_key.", "credential.", "registry-credential.", "user.")),
+    "access": ("Access", ("api_key.", "credential.", "node_token.", "registry-credential.", "user.")),
     "tenants": ("Tenants", ("tenant.", "sync_run.")),
     "containers": ("Containers", ("container.",)),
 }
 ICONS = {
-    "api_key": "i-key-round", "credential": "i-key-round", "registry-credential": "i-key-round", "user": "i-users",
-    "container": "i-square", "pool": "i-boxes", "sync_run": "i-arrow-down-up", "sync_spec": "i-arrow-down-up",
+    "api_key": "i-key-round", "credential": "i-key-round", "node_token": "i-key-round",
+    "registry-credential": "i-key-round", "user": "i-users", "container": "i-square", "pool": "i-boxes",
+    "sync_run": "i-arrow-down-up", "sync_spec": "i-arrow-down-up",
     "tenant": "i-users", "workload": "i-blocks",
 }  # fmt: skip
 _PAGES: dict[str, tuple[Any, str]] = {

@@ -38,6 +38,7 @@ LABELS = {
     "node.returned": "Node returned",
     "node.cordoned": "Node cordoned",
     "node.uncordoned": "Node uncordoned",
+    "node.joined": "Node joined",
 }
 """What each type is called in filters and details. The search for text finds events by these words, too."""
 

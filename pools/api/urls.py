@@ -1,5 +1,6 @@
 from django.urls import path
 
+from pools.api import node_join_views as joins
 from pools.api import node_views as nodes
 from pools.api import registry_credential_views as registries
 from pools.api import views
@@ -8,6 +9,9 @@ urlpatterns = [
     path("registry-credentials", registries.RegistryCredentialListView.as_view()),
     path("registry-credentials/<str:registry_credential_id>", registries.RegistryCredentialView.as_view()),
     path("nodes", nodes.NodeListView.as_view()),
+    path("nodes/tokens", joins.NodeTokenListView.as_view()),
+    path("nodes/tokens/<str:token_id>", joins.NodeTokenView.as_view()),
+    path("nodes/join", joins.NodeJoinView.as_view()),
     path("nodes/<str:node_id>", nodes.NodeView.as_view()),
     path("nodes/<str:node_id>/cordon", nodes.NodeCordonView.as_view()),
     path("nodes/<str:node_id>/uncordon", nodes.NodeUncordonView.as_view()),

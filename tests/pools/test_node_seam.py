@@ -42,6 +42,9 @@ ENGINE = {
     "pools/dry_runs.py": "a dry run has no row: it lives and ends here",
 }
 NODE_ID = {
+    "boilerhouse/core/node_identity.py": "this node's certificate",
+    "boilerhouse/operations/joining.py": "the node that this machine becomes",
+    "boilerhouse/operations/management/commands/run_node.py": "names it, for people",
     "boilerhouse/controller/controller.py": "the leader samples its own node itself",
     "boilerhouse/attention/save_causes.py": "whether the state of a failed save is on this node, for people",
     "boilerhouse/operations/node_report.py": "the page of this node",
@@ -64,6 +67,9 @@ NODE_ID = {
     "tenants/upkeep/containers.py": "what this node's freezer shows",
 }
 DIRECTORY = {
+    "boilerhouse/core/node_identity.py": "this node's certificate",
+    "boilerhouse/operations/joining.py": "what a machine that joins stores",
+    "boilerhouse/operations/management/commands/join.py": "names it, for people",
     "boilerhouse/operations/node_report.py": "the page of this node",
     "boilerhouse/dashboard/pages/node.py": "the page of this node",
     "boilerhouse/operations/embedded_s3.py": "the port and keys of the embedded S3",

@@ -6,6 +6,7 @@ What each role may do stands in ``tests.access``. A new operation fails here unt
 
 from __future__ import annotations
 
+import os
 import re
 import uuid
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ import requests
 from django.utils import timezone
 
 from boilerhouse.core.api_keys import create_key, find_key
-from boilerhouse.core.models import ApiKey, AuditEntry, Role
+from boilerhouse.core.models import ApiKey, AuditEntry, NodeToken, Role
 from boilerhouse.notifications.models import Delivery, Target
 from pools.models import Container, Pool, RegistryCredential, Workload, WorkloadVersion
 from pools.states import PoolState
@@ -60,7 +61,7 @@ class World:
             "credentialId": self.made("credentials", credential()),
             "registryCredentialId": self.made("registry-credentials", registry_credential()),
             "commandId": self.running_command(), "nodeId": Container.objects.all()[0].node_id,
-            **self.delivery(),
+            **self.delivery(), **self.node_token(),
         }  # fmt: skip
 
     @staticmethod
@@ -142,6 +143,10 @@ class World:
         eventually(lambda: not self.assigned(tenant))
         return {"tenantId": tenant}
 
+    def node_token(self) -> Ids:
+        values = {"created_by": "a test", "expires_at": timezone.now() + timedelta(hours=1)}
+        return {"tokenId": NodeToken.objects.create(pk=uuid.uuid4().hex[:8], token_hash="none", **values).pk}
+
     def key(self) -> Ids:
         return {"keyId": create_key(name="goes", role=Role.VIEWER)[0].pk}
 
@@ -153,8 +158,10 @@ class World:
         """Everything that a call could have changed of what stays as it is."""
         rows = [
             sorted(model.objects.values_list("pk", flat=True))  # type: ignore[attr-defined]
-            for model in (Workload, WorkloadVersion, Pool, SyncSpec, Credential, RegistryCredential, Target, Delivery)
-        ]
+            for model in (
+                Workload, WorkloadVersion, Pool, SyncSpec, Credential, RegistryCredential, Target, Delivery, NodeToken,
+            )
+        ]  # fmt: skip
         shown = [
             self.stack.call("GET", f"{kind}/{self.ids[name]}").headers.get("ETag")
             for kind, name in (
@@ -397,6 +404,15 @@ CASES: dict[str, Case] = {
         body=lambda world, ids: {**world.node(), "labels": {"made": "yes"}},
     ),
     "cordonNode": Case(lambda world, ids, found: world.node()["cordoned"], body=lambda world, ids: {}),
+    "listNodeTokens": listed("tokenId"),
+    "createNodeToken": Case(  # SQLite serves one machine
+        lambda world, ids, found: found.get("code") == "one_machine_only" or NodeToken.objects.get(pk=found["id"]),
+        201 if "DATABASE_URL" in os.environ else 409, body=lambda world, ids: {"ttlMs": 60_000},
+    ),
+    "revokeNodeToken": Case(
+        lambda world, ids, found: not NodeToken.objects.filter(pk=ids["tokenId"]).exists(), 204,
+        fresh=lambda world, role: world.node_token(),
+    ),
     "uncordonNode": Case(lambda world, ids, found: not world.node()["cordoned"]),
     "listWorkloads": listed("workloadId"),
     "createWorkload": created("workloads", lambda world: workload()),

@@ -6,7 +6,6 @@ What one has the other neither runs nor judges nor removes, also while its worke
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -49,7 +48,7 @@ with transaction.atomic():
 
 
 class SecondNode:
-    """A worker with a data directory of its own on the machine's database; it has the deployment's keys.
+    """A worker with a data directory of its own on the machine's database, which has joined its deployment.
 
     It has no other setting of its own, so both nodes use one directory in RAM. It looks often at what is there.
     """
@@ -58,8 +57,6 @@ class SecondNode:
         self.data, self.points = directory / "data", directory / "failpoints"
         for path in (self.data, self.points):
             path.mkdir(parents=True)
-        shutil.copy(machine.data / "deployment-id", self.data)
-        shutil.copytree(machine.data / "keys", self.data / "keys")
         self.environment = machine.environment | {
             "BOILERHOUSE_DATA_DIR": str(self.data), "BOILERHOUSE_FAILPOINTS": str(self.points),
             "BOILERHOUSE_RECONCILE_EVERY_S": "2", "BOILERHOUSE_ORPHAN_GRACE_S": "1",
@@ -71,12 +68,14 @@ class SecondNode:
     def id(self) -> str:
         return (self.data / "node-id").read_text().strip()
 
-    def manage(self, *arguments: str) -> None:
+    def manage(self, *arguments: str, code: int = 0) -> str:
+        """What the command said. Its exit code must be ``code``."""
         command = [sys.executable, str(ROOT / "manage.py"), *arguments]
         done = subprocess.run(
             command, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=60, check=False
         )
-        assert done.returncode == 0, done.stderr[-3000:]
+        assert done.returncode == code, done.stderr[-3000:]
+        return done.stderr
 
     def place_one(self, pool: str) -> None:
         """Have one more warm container of the pool, on this node: who decides on a start is the node that has it."""
@@ -211,11 +210,46 @@ def both(machine: Machine, tmp_path: Path) -> Iterator[Both]:
     stack = machine.start()
     second = SecondNode(machine, tmp_path / "second")
     try:
+        second.manage("join", stack.base, "--token", machine.manage("nodes", "token").strip())
         yield Both(machine, stack, second)
     finally:
         machine.kill()
         second.stop()
-        second.manage("purge", "--yes")
+        if (second.data / "deployment-id").exists():
+            second.manage("purge", "--yes")
+
+
+def test_a_machine_joins_and_its_processes_are_started_again(machine, tmp_path, both):
+    """A refused machine has nothing of the deployment. One that has joined gets containers, whatever of it dies."""
+    stack, second = both.stack, both.second
+    stranger = SecondNode(machine, tmp_path / "stranger")
+    for token, words in (("bhn_12345678_none", "unknown"), (machine.manage("nodes", "token").strip(), "SQLite")):
+        if words == "SQLite":
+            del stranger.environment["DATABASE_URL"]
+        assert words in stranger.manage("join", stack.base, "--token", token, code=5)
+    assert not (stranger.data / "deployment-id").exists()
+    assert not (stranger.data / "node").exists()
+    second.manage("join", stack.base, "--token", "bhn_12345678_none", code=5)
+
+    second.start("node")
+    stack.make_pool(warm=2, maxSize=8, placement={"maxPerNode": 1})
+    assert both.idle_at(second.id)
+    assert both.idle_at(both.first)
+    workers = (
+        "SELECT pid FROM core_process WHERE kind = 'worker' AND node_id = %s AND heartbeat_at > now() - interval '8 s'"
+    )
+    [(pid,)] = both.rows(workers, second.id)
+    os.kill(pid, signal.SIGKILL)
+    eventually(lambda: {one for (one,) in both.rows(workers, second.id)} - {pid}, 40)
+    [(watched,)] = both.rows("SELECT watched_until > now() FROM core_node WHERE id = %s", second.id)
+    assert watched, "its controller compares it with its engine"
+    [container] = both.idle_at(second.id)
+    stack.ok("DELETE", f"containers/{container}", status=204)
+    eventually(lambda: set(both.idle_at(second.id)) - {container}, 40)
+    before = time.monotonic()
+    second.stop()
+    assert time.monotonic() - before < 12
+    assert of_node(second.id), "containers go on without their node's processes"
 
 
 @pytest.fixture

@@ -267,6 +267,7 @@ TONES = {
     "node.returned": "ok",
     "node.cordoned": "warn",
     "node.uncordoned": "ok",
+    "node.joined": "ok",
 }
 
 
@@ -354,6 +355,8 @@ def sentence(event: Event) -> SafeString:
             parts = ["Node ", _mono(payload.get("node")), f" gets no new containers{why}"]
         case "node.uncordoned":
             parts = ["Node ", _mono(payload.get("node")), " gets new containers again"]
+        case "node.joined":
+            parts = ["Node ", _mono(payload.get("node")), " has joined"]
         case _:
             parts = [event.type]
     return format_html_join("", "{}", ((part,) for part in parts))

@@ -1,22 +1,25 @@
-"""List nodes, and say whether one gets new containers."""
+"""List nodes, say whether one gets new containers, and let further machines join."""
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from django.core.management.base import CommandParser
 
-from boilerhouse.core import node_changes
+from boilerhouse.core import node_changes, node_tokens
 from boilerhouse.core.models import Node
 from boilerhouse.process import commands
 from pools import capacity
 from pools.api.node_fields import render_node
 
+LONGEST_TTL = int(node_tokens.MAX_TTL.total_seconds() // 60)
+DEFAULT_TTL = int(node_tokens.DEFAULT_TTL.total_seconds() // 60)
 COLUMNS = ("node", "state", "containers", "memory", "disk free", "release", "engine")
 
 
 class Command(commands.Command):
-    help = "List nodes, cordon one so that it gets no new containers, or uncordon it."
+    help = "List nodes, cordon one so that it gets no new containers, uncordon it, or let a further machine join."
 
     def add_arguments(self, parser: CommandParser) -> None:
         acts = parser.add_subparsers(dest="act", required=True)
@@ -26,6 +29,13 @@ class Command(commands.Command):
         cordon.add_argument("--reason", default="", help="shown to operators")
         uncordon = acts.add_parser("uncordon", help="give a node new containers again")
         uncordon.add_argument("node")
+        token = acts.add_parser("token", help="print a token with which one machine can join, once")
+        token.add_argument(
+            "--ttl-minutes", type=commands.whole(1, LONGEST_TTL), default=DEFAULT_TTL, help="how long it can be used"
+        )
+        self.add_output(token)
+        revoke = acts.add_parser("revoke-token", help="make a token useless that no machine has joined with")
+        revoke.add_argument("token", help="its id: what is between bhn_ and the next _")
 
     def handle(self, *args: Any, **options: Any) -> None:
         match options["act"]:
@@ -37,6 +47,16 @@ class Command(commands.Command):
             case "uncordon":
                 node_changes.uncordon(options["node"])
                 self.say(f"Node {options['node']} gets new containers.")
+            case "token":
+                self._make_token(options)
+            case "revoke-token":
+                node_tokens.revoke(options["token"])
+                self.say(f"Token {options['token']} is revoked.")
+
+    def _make_token(self, options: dict[str, Any]) -> None:
+        row, token = node_tokens.create(timedelta(minutes=options["ttl_minutes"]))
+        self.say(f"One machine can join with it until {row.expires_at:%H:%M} UTC: manage.py join URL --token TOKEN")
+        self.result(options, {"id": row.pk, "token": token, "expiresAt": row.expires_at}, token)
 
     def _list(self, options: dict[str, Any]) -> None:
         promised = capacity.promised()

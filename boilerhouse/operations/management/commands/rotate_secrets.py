@@ -7,7 +7,7 @@ from typing import Any
 from django.core.management.base import CommandParser
 
 from boilerhouse.core import audit, encryption
-from boilerhouse.core.deployment import deployment_id
+from boilerhouse.core.deployment import check_has_only_keys, deployment_id
 from boilerhouse.process import commands
 
 
@@ -24,6 +24,8 @@ class Command(commands.Command):
         self.add_output(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
+        if not encryption.are_given():
+            check_has_only_keys()
         counts = encryption.rotate(forget_old=options["forget_old"])
         audit.record("deployment.rotate_secrets", deployment_id(), after=counts)
         rows = sum(counts["reencrypted"].values())
