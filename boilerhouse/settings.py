@@ -172,6 +172,8 @@ BOILERHOUSE_TERMINAL = env.bool("BOILERHOUSE_TERMINAL", False)
 """Whether operators may open a shell in a tenant's container from its page; the audit log records each with its
 reason."""
 BOILERHOUSE_TERMINAL_LIMIT_S = env.int("BOILERHOUSE_TERMINAL_LIMIT_S", 3600)
+BOILERHOUSE_FILE_BROWSER = env.bool("BOILERHOUSE_FILE_BROWSER", False)
+"""Whether operators may see and change a tenant's files on its pages; the audit log records each path."""
 BOILERHOUSE_LOGIN_FAILURES = env.int("BOILERHOUSE_LOGIN_FAILURES", 10)
 """After this many wrong passwords, the name and the address must wait BOILERHOUSE_LOGIN_COOLOFF_S."""
 BOILERHOUSE_LOGIN_COOLOFF_S = env.int("BOILERHOUSE_LOGIN_COOLOFF_S", 900)

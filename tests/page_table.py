@@ -25,6 +25,8 @@ OBJECTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "pool": ("pool", ("", "?tab=usage", "?tab=configuration", "?tab=timeline")), "pool-claim": ("pool", ("",)),
     "container": ("container", ("",)), "terminal": ("container", ("",)),
     "tenant": ("tenant", ("",)), "tenant-sync": ("tenant", ("",)),
+    "tenant-files": ("tenant", ("", "?sort=-size")), "tenant-file": ("tenant", ("",)), "tenant-file-edit": ("tenant", ("",)),
+    "tenant-file-move": ("tenant", ("",)),
     "run": ("run", ("",)), "sync-spec": ("spec", ("",)), "edit-spec": ("spec", ("", "?tab=json")),
     "workload": ("workload", ("", "?tab=json", "?compare=1")), "edit-workload": ("workload", ("", "?tab=json")),
     "user": ("user", ("",)), "rotate-key": ("key", ("",)), "credential": ("credential", ("",)),
@@ -37,12 +39,12 @@ QUESTIONS: dict[str, str] = {
     "sync-trigger": "spec", "delete-spec": "spec", "workload-roll-back": "workload", "workload-refresh": "workload",
     "delete-workload": "workload", "revoke-key": "key", "user-disable": "user", "user-end-sessions": "user",
     "user-new-password": "user", "delete-credential": "credential", "delete-registry-credential": "registry",
-    "delete-notification": "notification",
+    "delete-notification": "notification", "tenant-file-remove": "tenant",
 }  # fmt: skip
 """Actions that ask first, by the kind of their object: without scripts, the question is a page."""
 OF_A_SELECTION = {"release-many", "containers-remove"}
 """Questions about what is selected in a list."""
-PARTS = {"pool-effect", "node-part", "container-logs"}
+PARTS = {"pool-effect", "node-part", "container-logs", "tenant-file-download", "tenant-file-archive"}
 """Parts of pages, and files."""
 OF_A_SESSION = {"containers-removed", "bulk-release"}
 """What a session has done; there is no such page before."""

@@ -10,7 +10,7 @@ from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth import get_user_model
 from django.contrib.auth.views import redirect_to_login
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
 from django.shortcuts import render
 from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
@@ -171,6 +171,37 @@ def action(
         return require_http_methods(["GET", "HEAD", "POST"])(vary_on_headers("HX-Target")(guarded))
 
     return decorate
+
+
+def script(least: Role = Role.OPERATOR) -> Callable[[View], View]:
+    """A request of a page's script, which reads why it was refused: an error is JSON with its words.
+
+    Who is signed out is not led to the login page, which would look like success.
+    """
+
+    def decorate(view: View) -> View:
+        @wraps(view)
+        def answers(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+            try:
+                return view(request, *args, **kwargs)
+            except BoilerhouseError as error:
+                return _json_error(_why(error), error.code, status_of(error))
+
+        guarded = _guarded(answers, least)
+
+        @wraps(view)
+        def known(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+            if not request.user.is_authenticated:
+                return _json_error("You are signed out. Sign in again, and repeat this.", "unauthenticated", 401)
+            return guarded(request, *args, **kwargs)
+
+        return known
+
+    return decorate
+
+
+def _json_error(detail: str, code: str, status: int) -> HttpResponse:
+    return JsonResponse({"detail": detail, "code": code}, status=status)
 
 
 def form_page(show: View, submit: View, **fixed: Any) -> View:

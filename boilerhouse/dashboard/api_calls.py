@@ -117,6 +117,13 @@ def _put_back(fields: Mapping[str, list[str]], tenant_id: str, backup_id: object
     return [ApiCall("POST", path, f"client.tenant({tenant_id!r}).restore_backup({str(backup_id)!r})")]
 
 
+def _remove_file(fields: Mapping[str, list[str]], tenant_id: str) -> list[ApiCall]:
+    """A directory goes with its content; the path of the form is percent-encoded once."""
+    [name] = fields.get("path", [""])
+    path = f"tenants/{_part(tenant_id)}/files?path={_part(name)}&pathEncoding=percent&recursive=true"
+    return [ApiCall("DELETE", path, f'client.call("DELETE", {path!r})')]
+
+
 Calls = Callable[..., list[ApiCall]]
 CALLS: dict[str, Calls] = {
     "container-remove": _remove,
@@ -127,6 +134,7 @@ CALLS: dict[str, Calls] = {
     "tenant-discard": lambda _, tenant_id: [_release(tenant_id, discard=True)],
     "tenant-erase": _erase,
     "tenant-forget": _forget,
+    "tenant-file-remove": _remove_file,
     "backup-put-back": _put_back,
     "delete-spec": lambda _, spec_id: [_delete("sync-specs", "sync_specs", spec_id, force=True)],
     "sync-trigger": lambda _, spec_id: [

@@ -37,6 +37,7 @@ ACTIONS = {
     "container.exec": "Command run in container",
     "container.file_directory": "Directory made in container",
     "container.file_link": "Link to a file signed in container",
+    "container.file_list": "Directory listed in container",
     "container.file_move": "File moved in container",
     "container.file_read": "File read in container",
     "container.file_remove": "File removed in container",

@@ -47,6 +47,7 @@ SIGNING_IN = {
 OUTSIDE = {
     "containers-remove", "release-many", "sync-probe", "tenant-erase", "pool-claim", "load-example", "use-built-in-s3", "node-backup",
     "notification-test",
+    "tenant-file-edit", "tenant-file-move", "tenant-file-directory", "tenant-file-upload", "tenant-file-remove",
 }  # fmt: skip
 """They say why in their decorator."""
 EDITORS = {"new-workload", "edit-workload", "new-spec", "edit-spec", "settings-deployment"}

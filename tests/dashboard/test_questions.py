@@ -281,6 +281,7 @@ def test_every_action_asks_or_can_be_repeated():
         "need-retry", "need-start",
         "notification-test", "notification-mute", "notification-resend", "mute-cause",
         "node-cordon", "node-uncordon",
+        "tenant-file-directory", "tenant-file-upload",
     }  # fmt: skip
     asks, others = set(), set()
     for one in urlpatterns:
@@ -291,6 +292,7 @@ def test_every_action_asks_or_can_be_repeated():
         "release-many",
         "pool-delete", "containers-remove", "delete-spec", "sync-trigger", "delete-workload", "workload-refresh", "workload-roll-back", "revoke-key",
         "delete-credential", "delete-registry-credential", "delete-notification", "user-disable", "user-end-sessions", "user-new-password",
+        "tenant-file-remove",
     }  # fmt: skip
     posts = {str(one.name) for one in urlpatterns if getattr(one.callback, "is_action", False)}
     assert posts - asks == harmless - {"set-theme", "set-times", "logout"}

@@ -21,7 +21,7 @@ ARGUMENTS = {
     "workload_id": "w", "key_id": "k1", "credential_id": "c", "registry_credential_id": "r", "notification_id": "n",
     "backup_id": uuid.UUID(int=8),
 }  # fmt: skip
-FIELDS = [("id", str(uuid.UUID(int=1))), ("id", str(uuid.UUID(int=2)))]
+FIELDS = [("id", str(uuid.UUID(int=1))), ("id", str(uuid.UUID(int=2))), ("path", "/state/a%20b%2525")]
 
 
 def routes() -> dict[str, URLPattern]:
@@ -48,7 +48,8 @@ class Caught:
 
     def take(self, method: str, path: str, *, json: Any = None, params: Any = None, **_: Any) -> Any:
         force = "?force=true" if params and params.get("force") in (True, "true") else ""
-        self.calls.append((method, unquote(path) + force, json))
+        head, _, query = path.partition("?")
+        self.calls.append((method, unquote(head) + (f"?{query}" if query else "") + force, json))
         return self
 
     content = b'{"state": null, "runs": []}'

@@ -49,7 +49,8 @@ VIEWER_ACTIONS = {"account-end-session", "account-end-others"}
 OPERATOR_PAGES = {
     "node", "node-part",
     "container-logs", "containers-removed", "terminal", "tenant-sync", "new-pool", "new-workload", "edit-workload", "new-spec",
-    "edit-spec", "pool-claim",
+    "edit-spec", "pool-claim", "tenant-files", "tenant-file", "tenant-file-download", "tenant-file-archive", "tenant-file-edit",
+    "tenant-file-move",
 }  # fmt: skip
 VIEWER_PAGES = {
     "overview", "pools", "pool", "pool-effect", "containers", "container", "tenants", "tenant", "sync", "sync-specs", "sync-spec", "run",
@@ -64,6 +65,7 @@ OPERATOR_ACTIONS = {
     "need-retry", "need-start",
     "mute-cause",
     "node-cordon", "node-uncordon",
+    "tenant-file-remove", "tenant-file-directory", "tenant-file-upload",
 }  # fmt: skip
 OF_A_SESSION = {"bulk-release"}
 """Tried where the session does what the page shows (``test_bulk_release``)."""
@@ -238,6 +240,8 @@ def test_what_waits_for_the_engine_or_a_sink_takes_no_thread_of_the_others(world
         "node-part",
         "container", "container-logs", "new-spec", "edit-spec", "sync-probe", "new-workload",
         "edit-workload", "tenant-sync", "pool-claim", "load-example", "use-built-in-s3",
+        "tenant-files", "tenant-file", "tenant-file-download", "tenant-file-archive", "tenant-file-edit", "tenant-file-move",
+        "tenant-file-remove", "tenant-file-directory", "tenant-file-upload",
     }  # fmt: skip
     assert lane("/api/v1/tenants/x/claim") == "claim"
     assert lane("/no/such/page") == ""

@@ -24,6 +24,7 @@ from tests.waiting import eventually
 collect_ignore = [] if "BOILERHOUSE_TEST_RESTART_DATABASE" in os.environ else ["test_database_restart.py"]
 """That one is about PostgreSQL."""
 ROOT = Path(__file__).resolve().parents[2]
+PAGES_MAY = {"BOILERHOUSE_TERMINAL": "true", "BOILERHOUSE_FILE_BROWSER": "true"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -167,7 +168,7 @@ def stack(django_db_blocker: Any) -> Iterator[Stack]:
     with log.open("wb") as output:
         up = subprocess.Popen(
             [sys.executable, str(ROOT / "manage.py"), "up", "--port", str(port)],
-            cwd=ROOT, env={**os.environ, "BOILERHOUSE_TERMINAL": "true"}, stdout=output, stderr=output, start_new_session=True,
+            cwd=ROOT, env={**os.environ, **PAGES_MAY}, stdout=output, stderr=output, start_new_session=True,
         )  # fmt: skip
     base = f"http://127.0.0.1:{port}"
 

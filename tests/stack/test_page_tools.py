@@ -214,6 +214,61 @@ def test_a_shell_survives_idleness(stack, pools, page):
     assert "before" in page.evaluate("window.terminalText()")
 
 
+# Files ------------------------------------------------------------------------------------------------
+
+
+DROP = """names => {
+  const carried = new DataTransfer();
+  for (const name of names) carried.items.add(new File([`content of ${name}\\n`], name));
+  for (const type of ["dragenter", "dragover", "drop"])
+    document.getElementById("upload").dispatchEvent(new DragEvent(type, {bubbles: true, cancelable: true, dataTransfer: carried}));
+}"""
+"""Drops files onto the page, as the browser does when a person does."""
+
+
+def test_files_are_dropped_and_edited_and_a_program_that_writes_too_loses_nothing(stack, pools, page):
+    """What is dropped is there when the list shows it; a file that changed meanwhile is kept, and so is the draft."""
+    pool = pools(warm=1)
+    held = stack.claim("files-1", pool)["containerId"]
+    stack.exec(held, "echo old > /state/old.txt")
+    page.goto(f"{stack.base}/tenants/files-1/")
+    page.get_by_role("link", name="Files", exact=True).click()
+    files = page.get_by_role("region", name="Files")
+    expect(files.get_by_role("link", name="old.txt")).to_be_visible()
+    page.evaluate(DROP, ["<b>new.txt", "a/b", "old.txt"])
+    uploads = page.get_by_role("list", name="Uploads").get_by_role("listitem")
+    refused = uploads.filter(has_text="old.txt")
+    expect(refused).to_contain_text("There is a file of this name already.")
+    assert stack.exec(held, "cat /state/old.txt") == "old\n"
+    page.problems = []  # the refused upload is an error of the console
+    refused.get_by_role("button", name="Replace").click()
+    expect(refused).to_contain_text("Uploaded")
+    # The page is not loaded again, which would hide this.
+    expect(uploads.filter(has_text="Not uploaded")).to_be_visible()
+    page.reload()
+    files.get_by_role("link", name="<b>new.txt").click()
+    expect(page.get_by_label("Content of the file")).to_have_text("content of <b>new.txt\n")
+    assert stack.exec(held, "cat /state/old.txt") == "content of old.txt\n"
+
+    page.get_by_role("link", name="Edit").click()
+    page.get_by_label("Text of the file").fill("by hand\n")
+    page.get_by_role("button", name="Show what changes").click()
+    expect(page.locator(".diff .add")).to_have_text("+ by hand\n")
+    stack.exec(held, "echo by a program > '/state/<b>new.txt'")
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("alert")).to_contain_text("the file has changed since you opened it")
+    page.problems = []  # a conflict is an error of the console
+    expect(page.locator(".diff .del")).to_have_text("- by a program\n")
+    expect(page.get_by_label("Text of the file")).to_have_value("by hand\n")
+    assert stack.exec(held, "cat /state/*new*") == "by a program\n"
+    page.get_by_role("button", name="Show what changes").click()
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_label("Content of the file")).to_have_text("by hand\n")
+    assert stack.exec(held, "cat /state/*new*") == "by hand\n"
+    paths = [one.after["path"] for one in AuditEntry.objects.filter(action="container.file_write") if one.after]
+    assert paths.count("/state/<b>new.txt") >= 2, "the upload, and the edit"
+
+
 # Trials and previews ----------------------------------------------------------------------------------
 
 

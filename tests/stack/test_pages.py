@@ -313,6 +313,8 @@ def shown(stack) -> Iterator[dict[str, str]]:
             "containers": "/containers/", "container-gone": f"/containers/{gone}/",
             "tenants": "/tenants/",
             "tenant": "/tenants/team-vision/", "tenant-sync": "/tenants/team-vision/sync", "sync": "/sync/",
+            "files": "/tenants/team-vision/files/", "file": "/tenants/team-vision/files/view?path=/state/one",
+            "file-edit": "/tenants/team-vision/files/edit?path=/state/new",
             "sync-specs": "/sync/specs/", "sync-spec": f"/sync/specs/{pool}/", "run": f"/sync/runs/{run}/",
             "sync-spec-edit": f"/sync/specs/{pool}/edit", "sync-spec-json": f"/sync/specs/{pool}/edit?tab=json", "workloads": "/workloads/", "workload": f"/workloads/{workload}/",
             "workload-edit": f"/workloads/{workload}/edit", "workload-new": "/workloads/new", "activity": "/activity/", "search": "/search?q=e",

@@ -13,14 +13,12 @@ from django.core.management import CommandError, call_command
 
 from boilerhouse.core.models import ApiKey, AuditEntry
 from pools import guest
-from pools.guest import connections, sealing
-from pools.models import WorkloadVersion
+from pools.guest import connections
 from tenants import file_links
 from tenants.models import Assignment
 from tenants.states import AssignmentState
 from tests.api_calls import problem
-from tests.guest_agent import Agent
-from tests.make import make_held
+from tests.held_files import held_files
 
 pytestmark = pytest.mark.any_database
 
@@ -35,17 +33,7 @@ def home(tmp_path):
 @pytest.fixture
 def held(db, data_dir, tmp_path, monkeypatch, home):
     """Alice holds a container whose state volume is ``home``."""
-    with Agent(tmp_path / "run") as agent:
-        monkeypatch.setattr(connections, "run_dir", lambda _: agent.directory)
-        monkeypatch.setattr(sealing, "run_dir", lambda _: agent.directory)
-        assert guest.seal(None, agent.process_1())
-        row = make_held(tenant="alice")
-        version = WorkloadVersion.objects.get(pk=row.container.version_id)
-        for volume in version.spec_json["volumes"]:
-            volume["container_path"] = str(home if volume["name"] == "state" else tmp_path / volume["name"])
-        (tmp_path / "secrets").mkdir()
-        guest.run(None, ("mount", "-t", "tmpfs", "none", str(tmp_path / "secrets")), 9000)
-        version.save()
+    with held_files(tmp_path, home, monkeypatch) as row:
         yield row
 
 

@@ -63,6 +63,7 @@ def container(request: HttpRequest, container_id: UUID) -> HttpResponse:
         ),
         "events": feeds.newest(EVENTS, container_id=str(container.pk)),
         "ports": container.endpoints(), "has_terminal": settings.BOILERHOUSE_TERMINAL,
+        "has_files": settings.BOILERHOUSE_FILE_BROWSER,
         "log": container_logs.card_of(request, container) if may(request, Role.OPERATOR) else None,
     }  # fmt: skip
     return render(request, "pages/container.html", context)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
+from django.conf import settings
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
@@ -81,6 +82,7 @@ def tenant(request: HttpRequest, tenant_id: str) -> HttpResponse:
         "backups": list(backups.of_tenant(tenant_id).order_by("-created_at")[:BACKUPS]),
         "kept_for_s": deployment_settings.current().retention_s["backups"],
         "uses": [*budgets.of_tenant(tenant_id, claim.container_id), response_bytes.use_of(tenant_id)] if claim else [],
+        "has_files": settings.BOILERHOUSE_FILE_BROWSER,
         "needs": needs.of_tenant(request, tenant_id) if claim else [],
         "verdict": _verdict(claim), "has_lost_state": last is not None and last.outcome in LOST,
     }  # fmt: skip

@@ -1,0 +1,191 @@
+"""A directory as a table: directories first, or by what its reader chose."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from django.http import HttpRequest
+
+from boilerhouse.dashboard import file_paths
+from boilerhouse.dashboard.file_sources import Source
+from boilerhouse.dashboard.table_order import TableOrder
+from pools.guest.file_frames import Entry, FileInfo
+
+READ = 5000
+"""Names that are read and sorted at once; those after them are a link away."""
+ROWS = 200
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_YEARS_S = (-62_135_596_800, 253_402_300_799)
+"""The years 1 to 9999, whatever time the tenant gave a file."""
+_KINDS = {
+    "directory": stat.S_IFDIR, "symlink": stat.S_IFLNK, "fifo": stat.S_IFIFO, "socket": stat.S_IFSOCK,
+    "device": stat.S_IFCHR,
+}  # fmt: skip
+ICONS = {"directory": "i-folder", "symlink": "i-link", "file": "i-file"}
+
+
+@dataclass(frozen=True, slots=True)
+class FileRow:
+    tenant_id: str
+    path: bytes
+    info: FileInfo
+    is_saved: bool = False
+    """Whether it is in the saved state: links are not followed there, and nothing is changed."""
+
+    @property
+    def name(self) -> str:
+        return file_paths.shown_name(file_paths.name_of(self.path))
+
+    @property
+    def spelled(self) -> str:
+        return file_paths.spelled(self.path)
+
+    @property
+    def type(self) -> str:
+        return self.info.type
+
+    @property
+    def icon(self) -> str:
+        return ICONS.get(self.type, "i-blocks")
+
+    @property
+    def is_directory(self) -> bool:
+        return self.type == "directory"
+
+    @property
+    def size(self) -> int | None:
+        return self.info.size if self.type == "file" else None
+
+    @property
+    def mode(self) -> str:
+        return mode_of(self.info)
+
+    @property
+    def octal(self) -> str:
+        return f"{self.info.mode:04o}"
+
+    @property
+    def changed_at(self) -> datetime | None:
+        """None for a directory of the saved state, of which no time is kept."""
+        return None if self.is_saved and not self.info.mtime_ns else time_of(self.info)
+
+    @property
+    def target(self) -> str:
+        """Where a link leads, as the link says it; nothing follows it to show the list."""
+        return file_paths.shown(self.info.target) if self.type == "symlink" else ""
+
+    @property
+    def url(self) -> str:
+        """Its page; empty for what has no content, such as a socket."""
+        routes = {"file": "tenant-file", "directory": "tenant-files", "symlink": "tenant-files"}
+        route = None if self.is_saved and self.type == "symlink" else routes.get(self.type)
+        return file_paths.url(route, self.tenant_id, self.path) if route else ""
+
+    @property
+    def download_url(self) -> str:
+        routes = {"file": "tenant-file-download", "directory": "tenant-file-archive"}
+        route = None if self.is_saved and self.is_directory else routes.get(self.type)
+        return file_paths.url(route, self.tenant_id, self.path) if route else ""
+
+    @property
+    def move_url(self) -> str:
+        return file_paths.url("tenant-file-move", self.tenant_id, self.path)
+
+
+class FileOrder(TableOrder):
+    """Another order begins at its first page."""
+
+    def sort_url(self, name: str) -> str:
+        query = self._query.copy()
+        query.pop("page", None)
+        query["sort"] = f"-{name}" if self.sort == name else name
+        return f"?{query.urlencode()}"
+
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """What the page of a directory shows. ``older`` and ``newer`` are the names that components of lists use."""
+
+    rows: Sequence[FileRow]
+    order: FileOrder
+    shown: str
+    newer: str
+    older: str
+    more: str
+    """The address of the names after those that were read; empty if there are none."""
+
+    def direction(self, name: str) -> str:
+        return self.order.direction(name)
+
+    def sort_url(self, name: str) -> str:
+        return self.order.sort_url(name)
+
+
+def read(request: HttpRequest, source: Source, path: bytes) -> Directory:
+    """The directory as it is now. Raises what listing raises."""
+    after = file_paths.of_request(request, "after")
+    entries, has_more = _entries(source, path, after)
+    base = path.rstrip(b"/") + b"/"
+    rows = [FileRow(source.tenant_id, base + entry.path, entry.info, source.is_saved) for entry in entries]
+    order = FileOrder(request, {"name": _by_name, "size": _by_size, "changed": _by_time})
+    rows = order.of(sorted(rows, key=lambda row: (not row.is_directory, row.path)))
+    page, pages = _page(request, len(rows)), max(1, -(-len(rows) // ROWS))
+    page = min(page, pages)
+    part = rows[(page - 1) * ROWS : page * ROWS]
+    first = (page - 1) * ROWS
+    return Directory(
+        part, order, f"{first + bool(part)} to {first + len(part)} of {len(rows)}",
+        newer=_with(request, page=page - 1) if page > 1 else "",
+        older=_with(request, page=page + 1) if page < pages else "",
+        more=_with(request, after=file_paths.spelled(entries[-1].path), page=None) if has_more else "",
+    )  # fmt: skip
+
+
+def _entries(source: Source, path: bytes, after: bytes) -> tuple[list[Entry], bool]:
+    entries: list[Entry] = []
+    has_more = True
+    while has_more and len(entries) < READ:
+        some, has_more = source.list_directory(path, READ - len(entries), entries[-1].path if entries else after)
+        if not some:
+            return entries, False
+        entries += some
+    return entries, has_more
+
+
+def _by_name(row: FileRow) -> bytes:
+    return row.path
+
+
+def _by_size(row: FileRow) -> int | None:
+    return row.size
+
+
+def _by_time(row: FileRow) -> int:
+    return row.info.mtime_ns
+
+
+def _page(request: HttpRequest, count: int) -> int:
+    text = request.GET.get("page", "1")
+    return min(max(1, int(text)), count + 1) if text.isascii() and text.isdecimal() and len(text) < 10 else 1
+
+
+def _with(request: HttpRequest, **values: object) -> str:
+    query = request.GET.copy()
+    for name, value in values.items():
+        query.pop(name, None)
+        if value is not None:
+            query[name] = str(value)
+    return f"?{query.urlencode()}"
+
+
+def mode_of(info: FileInfo) -> str:
+    """``-rw-r--r--``."""
+    return stat.filemode(info.mode | _KINDS.get(info.type, stat.S_IFREG))
+
+
+def time_of(info: FileInfo) -> datetime:
+    first, last = _YEARS_S
+    return _EPOCH + timedelta(seconds=min(max(info.mtime_ns // 10**9, first), last))

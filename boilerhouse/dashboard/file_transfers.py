@@ -1,0 +1,214 @@
+"""Files on their way between a browser and a container: bytes pass through, and are not kept."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.http import HttpRequest, HttpResponse
+
+from boilerhouse.core.models import Role
+from boilerhouse.dashboard import file_paths
+from boilerhouse.dashboard.access import signed_in
+from boilerhouse.process import budgets
+from boilerhouse.web.receiving import Receiving, received
+from boilerhouse.web.streaming import Stream, Writer
+from pools.file_errors import FilesLost
+from pools.guest.file_frames import FileInfo
+from pools.guest.files import SMALL_BYTES, Conditions, Upload
+from tenants import activity
+from tenants.files import HeldFiles
+from tenants.saved_state import OpenSaved
+
+LOOK_EVERY_S = 1.0
+BINARY, TAR = "application/octet-stream", "application/x-tar"
+MUST_END = "The user may not do this any more, or the tenant does not hold the container any more."
+
+
+@dataclass(frozen=True, slots=True)
+class _Person:
+    """Who reads or writes, and in which claim; looked at again while a long file is on its way."""
+
+    user: Any
+    session_key: str | None
+    tenant_id: str
+    generation: int | None
+    """None: nothing is held, and saved files are read."""
+
+    @staticmethod
+    def of(request: HttpRequest, held: HeldFiles) -> _Person:
+        return _Person(request.user, request.session.session_key, held.tenant_id, held.generation)
+
+    def may_go_on(self) -> bool:
+        is_held = self.generation is None or activity.is_held(self.tenant_id, self.generation)
+        return is_held and signed_in(self.user, self.session_key, Role.OPERATOR)
+
+
+async def _look(person: _Person) -> None:
+    """Raises FilesLost."""
+    if not await sync_to_async(person.may_go_on, thread_sensitive=False)():
+        raise FilesLost(MUST_END)
+
+
+def owners_of(request: HttpRequest, held: HeldFiles) -> tuple[budgets.Owner, ...]:
+    return _readers(request, held.tenant_id)
+
+
+def _readers(request: HttpRequest, tenant_id: str) -> tuple[budgets.Owner, ...]:
+    return budgets.user(request.user.get_username()), budgets.tenant(tenant_id)
+
+
+def send_file(request: HttpRequest, held: HeldFiles, path: bytes) -> HttpResponse:
+    """The content of a regular file, as a download. Raises what opening raises, and TooMany, TooManyTransfers."""
+    file = held.access.open(held.place(path))
+    try:
+        headers = _headers(file_paths.name_of(path))
+        if request.method == "HEAD" or file.info.size <= SMALL_BYTES:
+            data = b"" if request.method == "HEAD" else file.read(0, file.info.size)
+            file.close()
+            return HttpResponse(data, content_type=BINARY, headers={**headers, "Content-Length": str(file.info.size)})
+        chunks = file.chunks(0, file.info.size)
+        return _stream(request, held, chunks, file.close, BINARY, headers, file.info.size)
+    except BaseException:
+        file.close()
+        raise
+
+
+def send_archive(request: HttpRequest, held: HeldFiles, path: bytes) -> HttpResponse:
+    """A directory as a tar archive. Raises the same."""
+    headers = _headers((file_paths.name_of(path).strip(b"/") or b"files") + b".tar")
+    if request.method == "HEAD":
+        return HttpResponse(content_type=TAR, headers=headers)
+    opened = held.access.open_archive(held.place(path))
+    try:
+        return _stream(request, held, opened.chunks(), opened.close, TAR, headers, None)
+    except BaseException:
+        opened.close()
+        raise
+
+
+def read_saved(request: HttpRequest, file: OpenSaved, limit: int) -> tuple[FileInfo, bytes]:
+    """A file of the saved state; without its content if that is longer. Raises what reading it raises, and TooMany."""
+    if file.info.size > limit:
+        return file.info, b""
+    with budgets.saved_files.enter(*_readers(request, file.tenant_id), amount=file.info.size):
+        return file.info, file.read()
+
+
+def send_saved(request: HttpRequest, file: OpenSaved, path: bytes) -> HttpResponse:
+    """A file of the saved state as a download; it is in memory until the browser has it. Raises the same."""
+    headers, length = _headers(file_paths.name_of(path)), file.info.size
+    if request.method == "HEAD":
+        return HttpResponse(content_type=BINARY, headers={**headers, "Content-Length": str(length)})
+    hold = budgets.saved_files.enter(*_readers(request, file.tenant_id), amount=length)
+    with hold.kept():
+        content = file.read()
+    person = _Person(request.user, request.session.session_key, file.tenant_id, None)
+
+    async def run(writer: Writer) -> None:
+        for start in range(0, length, SMALL_BYTES):
+            if start:
+                await _look(person)
+            await writer.write(content[start : start + SMALL_BYTES])
+
+    stream = Stream(run, BINARY, is_whole=True, length=length)
+    for name, value in headers.items():
+        stream[name] = value
+    stream.when_closed(hold.release)
+    return stream
+
+
+def _headers(name: bytes) -> dict[str, str]:
+    """A browser must not show it as a page, whatever a tenant wrote into it."""
+    return {
+        "Content-Disposition": file_paths.disposition(name), "X-Content-Type-Options": "nosniff",
+        "Cache-Control": "no-store",
+    }  # fmt: skip
+
+
+def _stream(
+    request: HttpRequest,
+    held: HeldFiles,
+    chunks: AsyncIterator[bytes],
+    close: Callable[[], None],
+    kind: str,
+    headers: dict[str, str],
+    length: int | None,
+) -> Stream:
+    hold = budgets.transfers.enter(*owners_of(request, held))
+    look = partial(_look, _Person.of(request, held))
+
+    async def run(writer: Writer) -> None:
+        looked = time.monotonic()
+        async for chunk in chunks:
+            await writer.write(chunk)
+            if time.monotonic() - looked >= LOOK_EVERY_S:
+                looked = time.monotonic()
+                await look()
+
+    stream = Stream(run, kind, is_whole=True, length=length)
+    for name, value in headers.items():
+        stream[name] = value
+    stream.when_closed(close)
+    stream.when_closed(hold.release)
+    return stream
+
+
+def begin(held: HeldFiles, path: bytes, size: int, conditions: Conditions) -> Upload:
+    """An upload that is in the audit log. Raises what beginning it raises."""
+    upload = held.access.begin_put(held.place(path), None, size, conditions)
+    try:
+        held.note("file_write", path)
+    except BaseException:
+        upload.close()
+        raise
+    return upload
+
+
+def write(held: HeldFiles, path: bytes, data: bytes, conditions: Conditions) -> FileInfo:
+    """Write a whole file. Raises FileChanged if the conditions do not hold, and other errors of files."""
+    upload = begin(held, path, len(data), conditions)
+    try:
+        upload.write(data)
+        done = upload.finish()
+    finally:
+        upload.close()
+    assert isinstance(done, FileInfo)
+    return done
+
+
+def receive(request: HttpRequest, held: HeldFiles, start: Callable[[int], Upload]) -> FileInfo | Receiving:
+    """The file that the request's body has become; a body that is on its way goes into ``start(size)`` first, and then
+    the view runs again, which is authorised anew. Until then, the user and the claim are looked at each second.
+
+    Raises what the upload raises.
+    """
+    body = received(request)
+    if body is not None:
+        if body.failure is not None:
+            raise body.failure
+        done = body.state.finish()
+        assert isinstance(done, FileInfo)
+        return done
+    upload = start(_length(request))
+    if getattr(request, "scope", {}).get("boilerhouse.body") is not None:
+        receiving = Receiving(upload.awrite, upload.close, partial(_look, _Person.of(request, held)))
+        receiving.state = upload
+        return receiving
+    try:
+        upload.write(request.body)
+        done = upload.finish()
+    finally:
+        upload.close()
+    assert isinstance(done, FileInfo)
+    return done
+
+
+def _length(request: HttpRequest) -> int:
+    """What the client says of the body's length; 0 if nothing."""
+    text = request.headers.get("Content-Length") or ""
+    return int(text) if text.isdecimal() and len(text) < 20 else 0
