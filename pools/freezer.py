@@ -7,7 +7,10 @@ end of its pipe closes (even after kill -9) or its time is over. If both die, th
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -92,6 +95,10 @@ class Group:
 
     def is_frozen(self) -> bool:
         return self.is_done in self.state.read_text().splitlines()
+
+    def processes(self) -> list[int]:
+        """All of its processes, as this process's namespace numbers them."""
+        return [int(pid) for pid in (self.control.parent / "cgroup.procs").read_text().split() if int(pid) > 0]
 
     def guard(self, after_s: float) -> list[str]:
         script = 'timeout "$2" cat >/dev/null; echo "$1" > "$0"'
@@ -192,6 +199,20 @@ def thaw(runtime: ContainerRuntime, runtime_id: str, name: str) -> bool:
         return False
     group.thaw()
     return True
+
+
+def end(runtime_id: str) -> None:
+    """Kill a frozen container's processes: they are thawed with SIGKILL pending, so none of them runs again.
+
+    Does nothing if the container is not frozen by the kernel; the engine ends others itself.
+    """
+    group = group_of(runtime_id)
+    if group is None or not is_frozen(runtime_id):
+        return
+    for pid in group.processes():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    group.thaw()
 
 
 PROBES_WITHIN_S = 0.3

@@ -52,7 +52,7 @@ from pools.runtime import seccomp
 from pools.runtime.base import ContainerPlan, Image, Mount, Published
 from pools.services import lock_pool
 from pools.spec import WorkloadSpec, interpolate
-from pools.states import PULLING, ContainerHealth, ContainerState, Trouble
+from pools.states import PULLING, ContainerHealth, ContainerState, Fault, Trouble
 
 log = structlog.get_logger(__name__)
 
@@ -484,9 +484,13 @@ def destroy_at_engine(node: NodeAccess, container_id: UUID) -> None:
     Raises OtherNode, EngineUnavailable, and EngineFailure while it exists.
     """
     tombstones.take(node, container_id)
-    runtime, name = node.runtime, runtime_name(container_id)
+    remove_at_engine(node, runtime_name(container_id))
+
+
+def remove_at_engine(node: NodeAccess, name: str) -> None:
+    """The engine has no container of that name. Raises as ``destroy_at_engine``."""
     deadline = time.monotonic() + 30
-    while (pending := runtime.remove(name)) is not None:
+    while (pending := node.runtime.remove(name)) is not None:
         if time.monotonic() > deadline:
             raise errors.EngineFailure(pending.reason)
         time.sleep(0.1)
@@ -517,6 +521,19 @@ def forget(container_id: UUID, **payload: Any) -> None:
             "container.destroyed", actor=actor, pool_id=container.pool_id, container_id=container_id,
             is_routine=not container.removed_by, **payload,
         )  # fmt: skip
+
+
+def forget_lost(container: Container, tenant_id: str) -> None:
+    """Within a transaction: delete the row of a container of a lost node; its slot becomes free, and its tombstone
+    stays.
+
+    Its uid and addresses stay leased until the node has removed it: it may still run there.
+    """
+    container.fault, container.error = Fault.VANISHED, f"Node {container.node_id} was lost."
+    tombstones.complete(container, tenant_id)
+    pool_id, container_id, node = container.pool_id, container.pk, container.node_id
+    container.delete()
+    emit("container.destroyed", pool_id=pool_id, container_id=container_id, node=node, nodeLost=True, is_routine=True)
 
 
 @in_progress.alone

@@ -56,12 +56,12 @@ def _nodes() -> Compiled:
 
 
 def _candidate(row: Node, of_pool: int) -> Candidate:
-    """The deciding process's own node is alive, and its disk is known at first hand."""
+    """The deciding process's own node is alive unless it is lost, and its disk is known at first hand."""
     is_here = row.pk == here().id
     floor = int(settings.BOILERHOUSE_DISK_FLOOR_MB)
     reported = row.disk_free_mb is None or row.disk_free_mb >= floor
     return Candidate(
-        id=row.pk, is_alive=is_here or bool(row.is_alive),  # type: ignore[attr-defined]
+        id=row.pk, is_alive=(is_here and not row.is_lost) or bool(row.is_alive),  # type: ignore[attr-defined]
         is_cordoned=row.is_cordoned, is_here=is_here, has_engine=is_here or not row.engine_error,
         has_disk=not host.disk_is_low() if is_here else reported, labels=row.labels,
         runtimes=frozenset(row.runtimes), cpus=row.cpus, memory_mb=row.memory_mb, overcommit=row.overcommit,

@@ -21,7 +21,7 @@ from boilerhouse.core import clock, nodes
 from boilerhouse.core.events import emit, recording
 from boilerhouse.process.steps import each
 from boilerhouse.queues.tasks import enqueue
-from pools import conditions, health_reports, host, last_output, lifecycle
+from pools import conditions, freezer, health_reports, host, last_output, lifecycle
 from pools.instruments import DRIFT
 from pools.models import Container, HostLease, Pool
 from pools.nodes import at_home, here, node_of
@@ -166,6 +166,7 @@ def look_at(container_id: UUID, *, is_oom: bool = False) -> bool:
 
 
 def _quarantine(observed: Observed, container_id: UUID | None) -> None:
+    freezer.end(observed.handle.runtime_id)
     here().runtime.stop(observed.handle.name, 0)
     detail = f"{observed.handle.name} has held a tenant's data, but has no row; it is stopped and its directory kept."
     with recording():

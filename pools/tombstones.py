@@ -123,10 +123,13 @@ def _write(container: Container, **more: Any) -> None:
     Tombstone.objects.update_or_create(pk=container.pk, defaults=values)
 
 
-def complete(container: Container) -> None:
-    """Within the transaction that deletes the container's row: it is gone from now on."""
+def complete(container: Container, tenant_id: str = "") -> None:
+    """Within the transaction that deletes the container's row: it is gone from now on.
+
+    ``tenant_id``: the tenant whose data it has held, if nothing was taken from it before.
+    """
     if not Tombstone.objects.filter(pk=container.pk).update(at=clock.now(), removed_by=container.removed_by):
-        _write(container)
+        _write(container, tenant_id=tenant_id)
 
 
 def _limit(pool_id: str, tenant_id: str) -> None:

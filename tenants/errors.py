@@ -42,6 +42,12 @@ class ReleaseFailed(Conflict):
     retry_after = 5
 
 
+class NodeLost(Failed):
+    """The node of the tenant's container was lost."""
+
+    code = "node_lost"
+
+
 class TooManyClaims(TooMany):
     """The key has made as many new claims as one key may for now."""
 

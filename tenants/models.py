@@ -73,6 +73,8 @@ CLEARED: dict[str, None] = {"config": None, "metadata": None, "secrets": None}
 """Large columns that are only needed while a claim is pending, up to a megabyte each."""
 
 
+NODE_LOST = "node_lost"
+"""The outcome of what a lost node ended."""
 WITHOUT_CONTAINER = (AssignmentState.RELEASE_FAILED, AssignmentState.ENDED)
 
 
@@ -209,6 +211,8 @@ class Assignment(models.Model):
         """Where the state of a failed save is, as a sentence for people."""
         if self.outcome == DirectoryMissing.code:
             return "Nothing was deleted: mount or restore the directory, or discard the state."
+        if self.outcome == NODE_LOST:
+            return f"The state is on node {self.directory_node}, which is lost; it is saved when the node is back."
         return "The state is kept on the node."
 
     @property

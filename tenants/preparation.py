@@ -358,7 +358,9 @@ def _decide(
     totals = {"files": restored.files, "bytes": restored.bytes} if restored else None
     try:
         with recording():
-            rows = Assignment.objects.filter(pk=assignment.pk, generation=assignment.generation, deadline__gt=now)
+            rows = Assignment.objects.filter(
+                pk=assignment.pk, generation=assignment.generation, container_ref=container.pk, deadline__gt=now
+            )
             decided: dict[str, Any] = {
                 "secrets": None,
                 "was_assigned": True,

@@ -22,7 +22,7 @@ class AssignmentState(TextChoices):
 
 TRANSITIONS: dict[AssignmentState, frozenset[AssignmentState]] = {
     AssignmentState.PENDING: frozenset({AssignmentState.ASSIGNED, AssignmentState.RELEASING, AssignmentState.ENDED}),
-    AssignmentState.ASSIGNED: frozenset({AssignmentState.RELEASING}),
+    AssignmentState.ASSIGNED: frozenset({AssignmentState.RELEASING, AssignmentState.ENDED}),
     AssignmentState.RELEASING: frozenset({AssignmentState.RELEASE_FAILED, AssignmentState.ENDED}),
     AssignmentState.RELEASE_FAILED: frozenset({AssignmentState.RELEASING}),
     AssignmentState.ENDED: frozenset(),
@@ -56,6 +56,8 @@ class ReleaseReason(TextChoices):
     """Its disk use exceeded its limit, or grew the fastest while the node's disk was low."""
     EXPIRED = "expired"
     """Its time to live has passed."""
+    NODE_LOST = "node_lost"
+    """Its node was declared lost; what was not saved is there."""
 
 
 class Source(TextChoices):

@@ -9,7 +9,7 @@ from django.db import transaction
 from boilerhouse.queues import slow_work
 from boilerhouse.queues.tasks import enqueue, task
 from pools import nodes
-from tenants import backups, idle, preparation, releases, state_erasure, syncs, upkeep
+from tenants import backups, idle, node_returns, preparation, releases, state_erasure, syncs, upkeep
 
 PROBE_AGAIN_S = 0.5
 """A probe without a free slot is retried after this time."""
@@ -39,6 +39,12 @@ def check_idle(assignment_id: str, generation: str) -> None:
 @nodes.on_its_node("pool")
 def put_away(container_id: str) -> None:
     upkeep.put_away(UUID(container_id))
+
+
+@task
+def clean_returned_node(node: str, epoch: str) -> None:
+    if nodes.NodeAccess(node).is_here:
+        node_returns.clean(int(epoch))
 
 
 @task

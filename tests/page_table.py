@@ -16,7 +16,7 @@ LISTS: dict[str, tuple[str, ...]] = {
     "overview": ("",), "pools": ("", "?state=attention", "?q=zzz"), "containers": ("", "?state=claimed", "?q=zzz"),
     "tenants": ("", "?q=zzz", "?page=2"), "usage": ("",), "sync": ("", "?state=failed"), "sync-specs": ("",), "workloads": ("",),
     "activity": ("", "?show=routine", "?part=people", "?q=zzz"), "search": ("", "?q=e", "?q=zzz"),
-    "settings": ("",), "settings-keys": ("",), "node": ("",), "nodes": ("", "?state=silent", "?q=zzz"), "users": ("",), "account": ("",), "credentials": ("",),
+    "settings": ("",), "settings-keys": ("",), "node": ("",), "nodes": ("", "?state=silent", "?state=lost", "?q=zzz"), "users": ("",), "account": ("",), "credentials": ("",),
     "registries": ("",), "notifications": ("",), "settings-deployment": ("", "?tab=json"), "changes": ("", "?q=zzz"),
     "new-pool": ("",), "new-workload": ("", "?tab=json"), "new-spec": ("",), "password_change": ("",),
 }  # fmt: skip
@@ -39,7 +39,7 @@ QUESTIONS: dict[str, str] = {
     "sync-trigger": "spec", "delete-spec": "spec", "workload-roll-back": "workload", "workload-refresh": "workload",
     "delete-workload": "workload", "revoke-key": "key", "user-disable": "user", "user-end-sessions": "user",
     "user-new-password": "user", "delete-credential": "credential", "delete-registry-credential": "registry",
-    "delete-notification": "notification", "tenant-file-remove": "tenant",
+    "delete-notification": "notification", "tenant-file-remove": "tenant", "node-lost": "node",
 }  # fmt: skip
 """Actions that ask first, by the kind of their object: without scripts, the question is a page."""
 OF_A_SELECTION = {"release-many", "containers-remove"}

@@ -19,7 +19,8 @@ from django.utils import timezone
 from boilerhouse.core import deployment_settings
 from boilerhouse.core.deployment import node_id
 from boilerhouse.core.events import emit, recording
-from boilerhouse.core.models import ApiKey, Role
+from boilerhouse.core.models import ApiKey, Node, Role
+from boilerhouse.core.states import NodeState
 from boilerhouse.notifications.models import Delivery, Target
 from pools.models import (
     Container,
@@ -504,6 +505,16 @@ def _registry(id: str) -> None:
     RegistryCredential.objects.create(id=id, name=id, registry=f"{id}.example.com", secret=secret)
 
 
+def _node(state: str) -> Callable[[str], None]:
+    def make(id: str) -> None:
+        lost = {"lost_at": _ago(hours=1), "lost_by": "user ada", "lost_reason": "Its power supply is broken."}
+        Node.objects.create(
+            pk=id, name=id, state=state, heartbeat_at=_ago(hours=2), **(lost if state == NodeState.LOST else {})
+        )
+
+    return make
+
+
 def _notification(**over: Any) -> Callable[[str], None]:
     def make(id: str) -> None:
         failed = make_delivery(
@@ -535,6 +546,7 @@ KINDS: dict[str, dict[str, Callable[[str], None]]] = {
     "user": USERS, "key": KEYS, "notification": NOTIFICATIONS,
     "credential": {"unused": _credential(is_used=False), "used": _credential(is_used=True)},
     "registry": {"kept": _registry},
+    "node": {"silent": _node("silent"), "lost": _node("lost")},
 }  # fmt: skip
 _DROP: dict[str, Callable[[str], object]] = {
     "pool": _drop_pool, "container": _drop_container, "tenant": _drop_tenant, "run": _drop_run,
@@ -542,6 +554,7 @@ _DROP: dict[str, Callable[[str], object]] = {
     "user": lambda id: User.objects.filter(username=id).delete(),
     "key": lambda id: ApiKey.objects.filter(name=id).delete(), "credential": _drop_credential,
     "registry": lambda id: RegistryCredential.objects.filter(pk=id).delete(),
+    "node": lambda id: Node.objects.filter(pk=id).delete(),
 }  # fmt: skip
 _ADDRESS: dict[str, Callable[[str], Address]] = {
     "pool": lambda id: {"pool_id": id}, "container": lambda id: {"container_id": _uuid(id)},
@@ -550,6 +563,7 @@ _ADDRESS: dict[str, Callable[[str], Address]] = {
     "user": lambda id: {"user_id": _number(id)}, "key": lambda id: {"key_id": f"{_number(id):x}"},
     "notification": lambda id: {"notification_id": id, "delivery_id": _uuid(f"{id}-d")},
     "credential": lambda id: {"credential_id": id}, "registry": lambda id: {"registry_credential_id": id},
+    "node": lambda id: {"node_id": id},
 }  # fmt: skip
 _EVENT: dict[str, Callable[[str], Address]] = {
     "pool": lambda id: {"pool_id": id}, "container": lambda id: {"container_id": _uuid(id), "pool_id": f"{id}-p"},

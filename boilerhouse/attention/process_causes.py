@@ -24,14 +24,29 @@ def present() -> list[Cause]:
 
 
 def _nodes() -> list[Cause]:
-    """Nodes without a worker, and those whose engine is down: one query finds both, because each page asks."""
+    """Nodes that are lost or without a worker, and those whose engine is down: one query finds all, because each page
+    asks."""
     silent = ExpressionWrapper(without_heartbeat(), output_field=BooleanField())
     engine_down = Q(state=NodeState.ACTIVE) & ~Q(engine_error="")
-    rows = list(Node.objects.annotate(is_silent=silent).filter(without_heartbeat() | engine_down).order_by("pk"))
-    lost = [node for node in rows if node.is_silent]  # type: ignore[attr-defined]
-    waiting = nodes.waiting_tasks() if lost else {}
+    lost = Q(state=NodeState.LOST)
+    rows = list(Node.objects.annotate(is_silent=silent).filter(without_heartbeat() | engine_down | lost).order_by("pk"))
+    fallen = [node for node in rows if node.is_silent]  # type: ignore[attr-defined]
+    waiting = nodes.waiting_tasks() if fallen else {}
     engines = _engines([node for node in rows if node.state == NodeState.ACTIVE and node.engine_error])
-    return [*(_silent(node, waiting.get(node.pk, 0)) for node in lost), *engines]
+    return [*map(_lost, filter(_is_lost, rows)), *(_silent(node, waiting.get(node.pk, 0)) for node in fallen), *engines]
+
+
+def _is_lost(node: Node) -> bool:
+    return node.is_lost
+
+
+def _lost(node: Node) -> Cause:
+    return Cause(
+        key=f"lost:{node.pk}", kind=Kind.NODE_LOST, what="Node {} is lost", thing=Thing.NODE, subject=node.pk,
+        why=sentence(node.lost_reason or f"Declared lost by {node.lost_by}"),
+        effect="Its tenants claim elsewhere; what they had not saved is there. When its worker runs again, the node"
+        " removes its old containers and keeps their directories.", since=node.lost_at or clock.now(),
+    )  # fmt: skip
 
 
 def _silent(node: Node, waiting: int) -> Cause:

@@ -44,7 +44,7 @@ from pools.states import ContainerState
 from syncing import places
 from syncing.models import SinkProbe, SyncSpec
 from syncing.services import PERIODIC
-from tenants import sink_runs, syncs, upkeep
+from tenants import node_losses, sink_runs, syncs, upkeep
 from tenants import usage as tenants_usage
 from tenants.disks import DiskWatch
 from tenants.models import Assignment
@@ -213,6 +213,11 @@ def watch_nodes() -> int:
     return nodes.watch()
 
 
+def settle_lost_nodes() -> int:
+    """Settle the containers and tenants of nodes that were declared lost."""
+    return node_losses.settle()
+
+
 def notify() -> int:
     """Create the messages about causes that began or ended; the courier sends them."""
     return incidents.look()
@@ -286,6 +291,7 @@ STEPS: list[tuple[float, Callable[[], int]]] = [
     (2.0, resume_containers),
     (2.0, watch_queues),
     (2.0, watch_nodes),
+    (2.0, settle_lost_nodes),
     (1.0, syncs.queue_periodic_saves),
     (5.0, upkeep.bury_dead_runs),
     (5.0, syncs.resume),

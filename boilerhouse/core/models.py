@@ -46,6 +46,13 @@ class Node(models.Model):
     state = models.CharField(max_length=6, choices=NodeState, default=NodeState.ACTIVE)
     heartbeat_at = models.DateTimeField(default=timezone.now)
     """The last heartbeat of one of its workers, by the database's clock."""
+    epoch = models.PositiveIntegerField(default=0, db_default=0)
+    """How often it was declared lost. What belongs to an earlier epoch is not valid any more."""
+    lost_at = models.DateTimeField(null=True, blank=True)
+    """When it was last declared lost, by the database's clock; null: never."""
+    lost_by = models.CharField(max_length=160, default="", db_default="", blank=True)
+    """Who declared that, as in events."""
+    lost_reason = models.CharField(max_length=500, default="", db_default="", blank=True)
     cordoned_at = models.DateTimeField(null=True, blank=True)
     """Since then it gets no new containers; null: it does. Its state says whether it is alive, whatever this says."""
     cordoned_by = models.CharField(max_length=160, default="", db_default="", blank=True)
@@ -95,6 +102,10 @@ class Node(models.Model):
     @property
     def is_cordoned(self) -> bool:
         return self.cordoned_at is not None
+
+    @property
+    def is_lost(self) -> bool:
+        return self.state == NodeState.LOST
 
 
 class CertificateAuthority(models.Model):

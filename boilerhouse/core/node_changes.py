@@ -29,7 +29,8 @@ def _found(node: Node | None, node_id: str) -> Node:
     return node
 
 
-def _locked(node_id: str) -> Node:
+def locked(node_id: str) -> Node:
+    """The row, until the end of the transaction. Raises NodeNotFound."""
     return _found(Node.objects.select_for_update(no_key=True).filter(pk=node_id).first(), node_id)
 
 
@@ -39,7 +40,7 @@ def cordon(node_id: str, reason: str = "") -> None:
     A cordoned node stays as it is: the first reason and time are kept.
     """
     with recording():
-        if _locked(node_id).is_cordoned:
+        if locked(node_id).is_cordoned:
             return
         mark = {"cordoned_at": now(), "cordoned_by": context.actor()[:160], "cordon_reason": reason}
         Node.objects.filter(pk=node_id).update(**mark)
@@ -50,7 +51,7 @@ def cordon(node_id: str, reason: str = "") -> None:
 def uncordon(node_id: str) -> None:
     """The node gets new containers again. Raises NodeNotFound."""
     with recording():
-        if not _locked(node_id).is_cordoned:
+        if not locked(node_id).is_cordoned:
             return
         Node.objects.filter(pk=node_id).update(cordoned_at=None, cordoned_by="", cordon_reason="")
         audit.record("node.uncordon", node_id)
@@ -65,7 +66,7 @@ def replace(
     Raises NodeNotFound.
     """
     with recording():
-        node = _locked(node_id)
+        node = locked(node_id)
         check(node)
         before = _audited(node)
         node.labels, node.overcommit = dict(labels), overcommit

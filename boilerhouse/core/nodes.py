@@ -76,8 +76,8 @@ def silence_s(node: Node) -> int:
 
 
 def is_silent(node: str | None) -> bool:
-    """Whether the node has no living worker, so that tasks sent to it wait."""
-    return bool(node) and Node.objects.filter(pk=node, state=NodeState.SILENT).exists()
+    """Whether the node has no living worker, so that tasks sent to it wait, or is lost."""
+    return bool(node) and Node.objects.filter(pk=node).exclude(state=NodeState.ACTIVE).exists()
 
 
 def active() -> list[str]:

@@ -27,8 +27,8 @@ def is_alive() -> Q:
 
 
 def without_heartbeat() -> Q:
-    """Nodes without a living worker."""
-    return Q(heartbeat_at__lt=Now() - SILENT_AFTER)
+    """Nodes without a living worker that are not given up."""
+    return Q(heartbeat_at__lt=Now() - SILENT_AFTER) & ~Q(state=NodeState.LOST)
 
 
 class NodeQuerySet(models.QuerySet["Node"]):

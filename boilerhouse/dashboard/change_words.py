@@ -29,7 +29,7 @@ VERBS = {
     "remove": "removed", "cancel": "cancelled", "rotate": "rotated", "mute": "muted", "unmute": "unmuted",
     "disable": "disabled", "enable": "enabled", "test": "tested", "resend": "sent again", "take": "taken",
     "invite": "invited", "start": "started", "stop": "stopped", "restart": "restarted", "roll_back": "rolled back",
-    "cordon": "cordoned", "uncordon": "uncordoned", "join": "joined",
+    "cordon": "cordoned", "uncordon": "uncordoned", "join": "joined", "lost": "declared lost",
 }  # fmt: skip
 ACTIONS = {
     "container.command": "Command started in container",

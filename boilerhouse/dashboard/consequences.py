@@ -13,7 +13,7 @@ from uuid import UUID
 from django.http import HttpRequest
 
 from boilerhouse.attention.words import count
-from boilerhouse.core import users
+from boilerhouse.core import node_changes, users
 from boilerhouse.core.errors import Conflict
 from boilerhouse.core.models import ApiKey
 from boilerhouse.dashboard import workload_versions
@@ -262,6 +262,22 @@ def delete_registry_credential(_request: HttpRequest, registry_credential_id: st
         f"The stored secret is deleted and cannot be read back. Later pulls from {credential.registry} do not use it."
     )
     return Question(f"Delete {registry_credential_id}?", text, "Delete credential", "delete", registry_credential_id)
+
+
+def declare_node_lost(_request: HttpRequest, node_id: str) -> Question:
+    """By how many tenants lose what they have not saved."""
+    node = node_changes.find(node_id)
+    live = Assignment.objects.live().filter(container__node=node, was_assigned=True).count()
+    holders = (
+        f"{count(live, 'tenant')} {'has' if live == 1 else 'have'} containers there"
+        if live
+        else "No tenant has a container there"
+    )
+    text = (
+        f"Confirm only if the machine is off: a container that still runs would make two for one tenant. {holders}."
+        " Tenants can claim elsewhere at once and get what they last saved. What they have not saved stays on the node."
+    )
+    return Question(f"Declare {node_id} lost?", text, "Declare lost", "lost", node_id)
 
 
 def delete_notification(_request: HttpRequest, notification_id: str) -> Question:

@@ -68,6 +68,7 @@ def _processes() -> Iterator[Metric]:
         "boilerhouse_disk_free_bytes", "Free bytes on the file system of the containers' directories."
     )
     free.add_metric([], host.free_disk_mb() * 1024.0 * 1024.0)
+    is_lost = GaugeMetricFamily("boilerhouse_node_lost", "1 while a node is declared lost.", labels=["node"])
     is_silent = GaugeMetricFamily("boilerhouse_node_silent", "1 while no worker of a node is alive.", labels=["node"])
     is_cordoned = GaugeMetricFamily(
         "boilerhouse_node_cordoned", "1 while a node gets no new containers.", labels=["node"]
@@ -79,9 +80,10 @@ def _processes() -> Iterator[Metric]:
     fallen, waiting = nodes.silent(), nodes.waiting_tasks()
     for node in Node.objects.order_by("pk"):
         is_silent.add_metric([node.pk], float(node.pk in fallen))
+        is_lost.add_metric([node.pk], float(node.is_lost))
         is_cordoned.add_metric([node.pk], float(node.is_cordoned))
         depth.add_metric([node.pk], waiting.get(node.pk, 0))
-    yield from (alive, leading, free, is_silent, is_cordoned, depth)
+    yield from (alive, leading, free, is_silent, is_lost, is_cordoned, depth)
 
 
 def _pools() -> Iterator[Metric]:

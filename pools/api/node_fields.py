@@ -46,8 +46,14 @@ class NodeOutput(ApiSerializer):
     id = serializers.CharField()
     name = serializers.CharField(help_text="The machine's name.")
     state = serializers.ChoiceField(
-        NodeState.choices, help_text="silent: no heartbeat of a worker there; its work waits, and it gets none."
+        NodeState.choices,
+        help_text="silent: no heartbeat of a worker there; its work waits, and it gets none. lost:"
+        " given up; its tenants claim elsewhere.",
     )
+    epoch = serializers.IntegerField(help_text="How often it was declared lost.")
+    lost_at = serializers.DateTimeField(allow_null=True, help_text="When it was last declared lost.")
+    lost_by = serializers.CharField(help_text="Who declared that, as in events.")
+    lost_reason = serializers.CharField()
     cordoned = serializers.BooleanField(source="is_cordoned", help_text="Whether it gets no new containers.")
     cordoned_at = serializers.DateTimeField(allow_null=True)
     cordoned_by = serializers.CharField(help_text="Who cordoned it, as in events.")
@@ -84,6 +90,13 @@ class NodeInput(ApiSerializer):
 
 
 class CordonInput(ApiSerializer):
+    reason = LineField(default="", allow_blank=True, max_length=500, help_text="Shown to operators.")
+
+
+class LostInput(ApiSerializer):
+    is_off = serializers.BooleanField(
+        default=False, help_text="None of its containers runs; somebody has seen to that."
+    )
     reason = LineField(default="", allow_blank=True, max_length=500, help_text="Shown to operators.")
 
 

@@ -9,10 +9,10 @@ from rest_framework.response import Response
 from boilerhouse.api.base import ApiView
 from boilerhouse.api.pagination import paginate
 from boilerhouse.api.schema import CURSOR, LIMIT, operation, page_of, query
-from boilerhouse.core import node_changes
+from boilerhouse.core import node_changes, node_loss
 from boilerhouse.core.models import Node
 from pools import capacity
-from pools.api.node_fields import CordonInput, NodeInput, NodeOutput, render_node
+from pools.api.node_fields import CordonInput, LostInput, NodeInput, NodeOutput, render_node
 
 SETTINGS = {"labels", "overcommit"}
 """What ``PUT`` changes; its ETag says nothing of what the node's worker reports all the time."""
@@ -78,6 +78,25 @@ class NodeCordonView(ApiView):
     )
     def post(self, request: Any, node_id: str) -> Response:
         node_changes.cordon(node_id, self.read(CordonInput).validated_data["reason"])
+        return self.with_etag(_show(node_id))
+
+
+class NodeLostView(ApiView):
+    volatile = VOLATILE
+
+    @operation(
+        operation_id="declareNodeLost",
+        summary="Declare a node lost",
+        description="For a machine that does not come back soon. Its tenants can claim elsewhere at once, and get what"
+        " they last saved. Say isOff only if nothing runs there any more: a container that still runs would make two"
+        " for one tenant.",
+        request=LostInput,
+        problems={409: "node_alive node_may_run"},
+        responses=NodeOutput,
+    )
+    def post(self, request: Any, node_id: str) -> Response:
+        body = self.read(LostInput).validated_data
+        node_loss.declare(node_id, body["reason"], is_off=body["is_off"])
         return self.with_etag(_show(node_id))
 
 

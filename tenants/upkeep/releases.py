@@ -5,6 +5,8 @@ from __future__ import annotations
 from django.db.models import Q, QuerySet
 
 from boilerhouse.core import clock, context
+from boilerhouse.core.models import Node
+from boilerhouse.core.states import NodeState
 from boilerhouse.process.steps import each
 from pools.models import Pool
 from pools.nodes import node_of
@@ -24,8 +26,9 @@ def resume_releases() -> int:
 
 
 def retry_failed_saves() -> int:
-    """Retry failed saves after their back-off."""
+    """Retry failed saves after their back-off, except those whose node is lost."""
     rows = Assignment.objects.filter(state=AssignmentState.RELEASE_FAILED, next_attempt_at__lt=clock.now())
+    rows = rows.exclude(directory_node__in=Node.objects.filter(state=NodeState.LOST).values("pk"))
     return each(rows, releases.retry)
 
 

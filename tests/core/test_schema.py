@@ -107,7 +107,7 @@ def test_every_example_body_works_as_it_stands_there(call, settings):
         "claimContainer",
         "releaseContainer", "syncTenant", "setTenantNetwork", "setTenantTtl", "execForTenant", "execInContainer", "createRegistryCredential",
         "replaceRegistryCredential", "createNotification", "replaceNotification", "replaceNode", "cordonNode",
-        "createNodeToken", "joinNode", *FILES, *COMMANDS,
+        "declareNodeLost", "createNodeToken", "joinNode", *FILES, *COMMANDS,
     ):  # fmt: skip
         method, path = PATHS[name]
         ids = {
@@ -124,7 +124,13 @@ def test_every_example_body_works_as_it_stands_there(call, settings):
         # What needs an engine or a sink is accepted by validation and then told what is missing.
         query = "?timeoutMs=1" if name == "claimContainer" else ""
         answer = call(method, path + query, REQUESTS[name])
-        missing = {"claimContainer": 504, "releaseContainer": 404, "syncTenant": 409, "triggerSyncSpec": 409}
+        missing = {
+            "claimContainer": 504,
+            "releaseContainer": 404,
+            "syncTenant": 409,
+            "triggerSyncSpec": 409,
+            "declareNodeLost": 409,
+        }
         conflicts = ("execForTenant", "execInContainer", "setTenantNetwork", "setTenantTtl")
         missing |= dict.fromkeys((*FILES, *conflicts), 409)
         missing |= {**dict.fromkeys(COMMANDS, 409), "joinNode": 403}

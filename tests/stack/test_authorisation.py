@@ -414,6 +414,9 @@ CASES: dict[str, Case] = {
         fresh=lambda world, role: world.node_token(),
     ),
     "uncordonNode": Case(lambda world, ids, found: not world.node()["cordoned"]),
+    "declareNodeLost": Case(  # the only node is alive
+        lambda world, ids, found: found["code"] == "node_alive", 409, body=lambda world, ids: {"isOff": True}
+    ),
     "listWorkloads": listed("workloadId"),
     "createWorkload": created("workloads", lambda world: workload()),
     "getWorkload": shown("workloadId"),

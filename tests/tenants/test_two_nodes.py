@@ -271,7 +271,7 @@ BOUND = {
 """Each task that is about containers, and what makes the arguments of one that has something to do."""
 UNBOUND = {
     "refill", "apply_packet_filter", "refresh_names", "keep_packet_filter", "look_at_tags", "tidy",  # this node's own
-    "sample_usage", "report_node",
+    "sample_usage", "report_node", "clean_returned_node",
     "remove_leftover",  # by its name at this node's engine, whose list it is from; it has no directory to lose
     "probe_sink", "retry_saves", "put_back", "erase", "forget_old",  # rows and sinks
     "erase_discarded",  # what lies here of a tenant that holds nothing

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 
-from boilerhouse.core import node_changes
+from boilerhouse.core import node_changes, node_loss
 from boilerhouse.core.deployment import node_id as id_of_this_node
 from boilerhouse.core.models import Node
 from boilerhouse.core.states import NodeState
+from boilerhouse.dashboard import consequences
 from boilerhouse.dashboard.access import action, page
 from boilerhouse.dashboard.listing import Choice, Listing
 from boilerhouse.operations.node_report import Amount
@@ -18,7 +19,7 @@ from pools import capacity
 from pools.capacity import Promised
 
 _MB = 1 << 20
-STATES = [(NodeState.ACTIVE.value, "active"), (NodeState.SILENT.value, "silent")]
+STATES = [(NodeState.ACTIVE.value, "active"), (NodeState.SILENT.value, "silent"), (NodeState.LOST.value, "lost")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,12 @@ def node_list(request: HttpRequest) -> HttpResponse:
 def cordon(request: HttpRequest, node_id: str) -> str:
     node_changes.cordon(node_id)
     return f"{node_id} gets no new containers. What it has stays."
+
+
+@action(asks=consequences.declare_node_lost)
+def declare_lost(request: HttpRequest, node_id: str) -> str:
+    node_loss.declare(node_id, is_off=True)
+    return f"{node_id} is lost. Its tenants claim elsewhere."
 
 
 @action()

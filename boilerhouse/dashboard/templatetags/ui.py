@@ -251,6 +251,7 @@ TONES = {
     "container.destroyed": "idle",
     "container.failed": "error",
     "container.release_failed": "error",
+    "container.lost": "error",
     "container.unhealthy": "warn",
     "sync.started": "busy",
     "sync.progress": "busy",
@@ -265,6 +266,7 @@ TONES = {
     "workload.updated": "idle",
     "node.silent": "error",
     "node.returned": "ok",
+    "node.lost": "error",
     "node.cordoned": "warn",
     "node.uncordoned": "ok",
     "node.joined": "ok",
@@ -319,6 +321,9 @@ def sentence(event: Event) -> SafeString:
             parts = [container, " of ", pool, f" failed to start: {payload.get('detail')}"]
         case "container.release_failed":
             parts = ["State of ", tenant, f" was not saved: {payload.get('detail')}"]
+        case "container.lost":
+            node = _mono(payload.get("node"))
+            parts = [tenant, " lost ", container, " of ", pool, " with node ", node, _last_saved(payload)]
         case "sync.started":
             parts = ["Restoring " if payload.get("direction") == "download" else "Saving ", tenant]
         case "sync.progress":
@@ -348,6 +353,9 @@ def sentence(event: Event) -> SafeString:
             ]
         case "node.silent":
             parts = ["Node ", _mono(payload.get("node")), " has no running worker; its work waits"]
+        case "node.lost":
+            why = f": {payload['reason']}" if payload.get("reason") else ""
+            parts = ["Node ", _mono(payload.get("node")), f" was declared lost{why}"]
         case "node.returned":
             parts = ["Node ", _mono(payload.get("node")), " is back"]
         case "node.cordoned":
@@ -362,10 +370,14 @@ def sentence(event: Event) -> SafeString:
     return format_html_join("", "{}", ((part,) for part in parts))
 
 
+def _last_saved(payload: dict[str, Any]) -> str:
+    return f"; last saved {payload['savedAt']}" if payload.get("savedAt") else "; its state was never saved"
+
+
 REASONS = {
     "idle": "it was inactive for longer than its pool allows", "container_died": "the container died",
     "unhealthy": "the container was unhealthy", "pool_deleted": "the pool is being deleted",
-    "disk": "it used too much disk", "expired": "its time to live had passed",
+    "disk": "it used too much disk", "expired": "its time to live had passed", "node_lost": "its node was lost",
 }  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
-from boilerhouse.core import node_changes, node_tokens
+from boilerhouse.core import node_changes, node_loss, node_tokens
 from boilerhouse.core.models import Node
 from boilerhouse.process import commands
 from pools import capacity
@@ -19,7 +19,7 @@ COLUMNS = ("node", "state", "containers", "memory", "disk free", "release", "eng
 
 
 class Command(commands.Command):
-    help = "List nodes, cordon one so that it gets no new containers, uncordon it, or let a further machine join."
+    help = "List nodes, cordon or uncordon one, declare one lost, or let a further machine join."
 
     def add_arguments(self, parser: CommandParser) -> None:
         acts = parser.add_subparsers(dest="act", required=True)
@@ -36,6 +36,10 @@ class Command(commands.Command):
         self.add_output(token)
         revoke = acts.add_parser("revoke-token", help="make a token useless that no machine has joined with")
         revoke.add_argument("token", help="its id: what is between bhn_ and the next _")
+        lost = acts.add_parser("lost", help="give a node up: its tenants claim elsewhere, with what they last saved")
+        lost.add_argument("node")
+        lost.add_argument("--is-off", action="store_true", help="nothing runs there any more; see to that first")
+        lost.add_argument("--reason", default="", help="shown to operators")
 
     def handle(self, *args: Any, **options: Any) -> None:
         match options["act"]:
@@ -47,6 +51,9 @@ class Command(commands.Command):
             case "uncordon":
                 node_changes.uncordon(options["node"])
                 self.say(f"Node {options['node']} gets new containers.")
+            case "lost":
+                node_loss.declare(options["node"], options["reason"][:500], is_off=options["is_off"])
+                self.say(f"Node {options['node']} is lost. Its tenants claim elsewhere.")
             case "token":
                 self._make_token(options)
             case "revoke-token":
