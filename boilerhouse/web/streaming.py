@@ -23,7 +23,8 @@ from boilerhouse.web import shutdown
 log = structlog.get_logger(__name__)
 
 MAX_BACKLOG_BYTES = 256 * 1024
-LOOK_EVERY_S = 0.05
+FIRST_LOOK_S, LAST_LOOK_S = 0.001, 0.05
+"""Pauses between looks at what a client has read: a fast one is sent more at once, a slow one is seldom looked at."""
 
 Backlog = Callable[[], int]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -46,13 +47,14 @@ class Writer:
         await self._send(message)
 
     async def _wait(self) -> None:
-        least, since = self._backlog(), time.monotonic()
+        least, since, pause = self._backlog(), time.monotonic(), FIRST_LOOK_S
         while (backlog := self._backlog()) > MAX_BACKLOG_BYTES:
             if backlog < least:
                 least, since = backlog, time.monotonic()
             elif time.monotonic() - since > settings.BOILERHOUSE_STREAM_STALL_S:
                 raise Stalled
-            await asyncio.sleep(LOOK_EVERY_S)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LAST_LOOK_S)
 
 
 class Source(Protocol):

@@ -12,8 +12,9 @@ from contextlib import aclosing
 
 import pytest
 
+from boilerhouse.web import streaming
 from boilerhouse.web.rendering import AsciiRenderer
-from boilerhouse.web.streaming import AHEAD_BYTES, from_thread
+from boilerhouse.web.streaming import AHEAD_BYTES, MAX_BACKLOG_BYTES, Writer, from_thread
 
 pytestmark = pytest.mark.any_database
 
@@ -74,6 +75,31 @@ def test_what_came_before_an_error_comes_before_it():
     with pytest.raises(ValueError, match="it broke"):
         asyncio.run(collect())
     assert b"".join(found) == b"00000000\n00000001\n00000002\n"
+
+
+def pauses_of(monkeypatch: pytest.MonkeyPatch, unread: list[int]) -> list[float]:
+    """How long a writer pauses before each look at a client that leaves so many bytes unread, look by look."""
+    pauses: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        unread.pop(0)
+
+    async def send(message: object) -> None: ...
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    asyncio.run(Writer(send, lambda: unread[0]).write(b"more"))
+    return pauses
+
+
+def test_a_fast_reader_is_sent_more_at_once_and_a_slow_one_is_seldom_looked_at(monkeypatch):
+    """A pause of 50 ms for each 256 KiB held downloads at 12 MB/s, whatever the client could read."""
+    much = MAX_BACKLOG_BYTES + 1
+    (fast,) = pauses_of(monkeypatch, [much, 0])
+    slow = pauses_of(monkeypatch, [much + left for left in range(50, 0, -1)] + [0])
+    assert slow[0] == fast < slow[-1]
+    assert slow == sorted(slow)
+    assert slow[-1] == slow[-2] == streaming.LAST_LOOK_S
 
 
 def test_text_of_any_kind_takes_little_while_it_becomes_an_answer():
