@@ -11,6 +11,7 @@ from boilerhouse.api.settings_views import SettingsView
 from boilerhouse.dashboard import views
 from boilerhouse.operations import health, metrics, stats
 from boilerhouse.web import problems
+from tenants.api import order_views
 
 api: list[URLPattern | URLResolver] = [
     path("", include("pools.api.urls")),
@@ -35,6 +36,7 @@ api: list[URLPattern | URLResolver] = [
 
 urlpatterns = [
     path("api/v1/", include(api)),
+    path("node/v1/claims/<uuid:assignment_id>", order_views.take_claim),
     path("admin/login/", views.admin_login),
     path("admin/", admin.site.urls),
     path("", include("boilerhouse.dashboard.urls")),

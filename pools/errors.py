@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from boilerhouse.core.errors import BoilerhouseError, Conflict, Failed, NotFound, TimedOut, TooMany, Unavailable
+from boilerhouse.core.errors import (
+    BoilerhouseError,
+    Conflict,
+    Elsewhere,
+    Failed,
+    NotFound,
+    TimedOut,
+    TooMany,
+    Unavailable,
+)
 
 
 class WorkloadNotFound(NotFound):
@@ -205,10 +214,8 @@ class NeverHealthy(EngineFailure):
     code = "never_healthy"
 
 
-class OtherNode(Unavailable):
+class OtherNode(Elsewhere):
     """The container is on another node."""
-
-    code = "other_node"
 
 
 class HostNotReady(Unavailable):

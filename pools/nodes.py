@@ -130,7 +130,8 @@ class NodeAccess:
         """Check that this is the node. Raises OtherNode."""
         if not self.is_here:
             raise OtherNode(
-                f"The container is on node {self.id}, but this request came to node {node_id()}. Send it to that node."
+                f"The container is on node {self.id}, but this request came to node {node_id()}. Send it to that node.",
+                self.id,
             )
 
     @property

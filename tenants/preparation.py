@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from datetime import timedelta
+from http import HTTPStatus
 from typing import Any
 from uuid import UUID
 
@@ -28,6 +29,7 @@ from boilerhouse.queues import in_progress, slow_work
 from boilerhouse.queues.tasks import enqueue
 from boilerhouse.telemetry import tracing
 from boilerhouse.telemetry.metering import timed
+from boilerhouse.web import node_calls
 from pools import errors as pool_errors
 from pools import last_output, lifecycle, sizing
 from pools.feasibility import seed_path
@@ -49,6 +51,8 @@ log = structlog.get_logger(__name__)
 PENDING = AssignmentState.PENDING
 ASKED_AGAIN = 8
 """How often a claim retries its requests to a throttling sink: with the pauses, for about ten seconds."""
+ORDER_S = 2.0
+"""How long a claim waits for another node to take it over; after that, it is in that node's queue as well."""
 LOCKED_S = 0.5
 """How long a claim waits for other work on its container before it goes back to the queue."""
 ANSWER_TAKES = timedelta(seconds=1)
@@ -61,7 +65,7 @@ def _phase(name: str) -> Iterator[None]:
         yield
 
 
-def prepare_here(assignment: Assignment, sink_check: sink_checks.SinkCheck, started: float) -> bool:
+def prepare_here(assignment: Assignment, sink_check: sink_checks.SinkCheck, started: float | None) -> bool:
     """The hot path: if nothing has to be restored, finish the claim in this process; otherwise pass it to a worker.
 
     Returns whether the claim is assigned.
@@ -70,6 +74,9 @@ def prepare_here(assignment: Assignment, sink_check: sink_checks.SinkCheck, star
     assert spec
     assert container
     try:
+        if _order(assignment, node_of(container)):
+            assignment.refresh_from_db()  # as the other node has left it
+            return assignment.state == AssignmentState.ASSIGNED
         sink_states: list[sink_checks.SinkState] | None = None
         with sink_check.entered(settings.BOILERHOUSE_CLAIM_THREADS) as may_wait:
             if may_wait:
@@ -103,6 +110,33 @@ def prepare_here(assignment: Assignment, sink_check: sink_checks.SinkCheck, star
             deadlines.stand_in_line(Assignment.objects.filter(pk=assignment.pk))
             node_of(container).queue.put("claim", "tenants.tasks.prepare", assignment.pk, assignment.generation)
     return not needs_worker
+
+
+def _order(assignment: Assignment, node: NodeAccess) -> bool:
+    """Whether another node, where the container is, has taken the claim over at once. If not, its queue has to."""
+    peer = None if node.is_here else node_calls.peer_of(node.id)
+    if peer is None:
+        return False
+    Assignment.objects.filter(pk=assignment.pk, state=PENDING, owner=assignment.owner).update(owner=None)
+    path = f"/node/v1/claims/{assignment.pk}"
+    return node_calls.post(peer, path, {"generation": assignment.generation}, ORDER_S) == HTTPStatus.NO_CONTENT
+
+
+def take_order(assignment_id: UUID, generation: int) -> bool:
+    """Prepare a pending claim of a container of this node, whose request came to another.
+
+    It is assigned, or with a worker here, or failed, when this returns. False if it is not pending, or another process
+    has it.
+    """
+    assignment = _adopt(assignment_id, generation)
+    if assignment is None:
+        return False
+    with context.acting_for(assignment.claimed_by):
+        if not node_of(assignment).is_here:
+            _leave_to_its_node(assignment, 0)
+            return True
+        prepare_here(assignment, sink_checks.begin_check(assignment.pool_id, assignment.tenant_id), None)
+    return True
 
 
 def _ask_later(assignment: Assignment, error: Exception, attempts: int) -> bool:

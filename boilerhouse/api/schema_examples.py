@@ -258,7 +258,7 @@ COMPONENTS: dict[str, Any] = {
     "Event": {"id": 4711, "type": "container.claimed"},
     "Workload": {"id": "notes"},
     "Pool": {"id": "notes"},
-    "Node": {"id": "host-1a2b3c", "name": "host", "state": "active", "version": "0.1.0"},
+    "Node": {"id": "host-1a2b3c", "name": "host", "state": "active", "version": "0.1.0", "address": "10.0.0.12:8443"},
     "NodeToken": {"id": "1a2b3c4d", "createdBy": "key ci", "expiresAt": TIME, "usedAt": None, "usedBy": ""},
     "NodeMembership": {
         "deploymentId": "0a1b2c3d4e",

@@ -204,7 +204,7 @@ def _being_reached() -> list[CheckMessage]:
             hint = "Give addresses or networks, separated by commas: 127.0.0.0/8,::1,192.0.2.10"
             words = f"BOILERHOUSE_TRUSTED_PROXIES: {network!r} is neither an address nor a network."
             problems.append(Error(words, hint=hint, id="boilerhouse.E045"))
-    problems += _publishing()
+    problems += _publishing() + _node_address()
     problems += _base_path()
     is_local = all(name in _LOCAL for name in settings.ALLOWED_HOSTS)
     if settings.BOILERHOUSE_HTTPS and is_local and not settings.CSRF_TRUSTED_ORIGINS:
@@ -240,6 +240,17 @@ def _publishing() -> list[CheckMessage]:
         )
         return [Warning(words, hint="Name the hosts that browsers use for the dashboard.", id="boilerhouse.W045")]
     return []
+
+
+def _node_address() -> list[CheckMessage]:
+    address = settings.BOILERHOUSE_NODE_ADDRESS
+    host, _, port = address.rpartition(":")
+    is_host = bool(_HOST.match(host)) and not host.startswith((".", "*"))
+    if not address or (is_host and port.isdecimal() and 0 < int(port) < 65_536):
+        return []
+    hint = "Give an address of this machine that other nodes reach, and a port: 10.0.0.12:8443"
+    words = f"BOILERHOUSE_NODE_ADDRESS: {address!r} is not a host and a port."
+    return [Error(words, hint=hint, id="boilerhouse.E050")]
 
 
 def _base_path() -> list[CheckMessage]:

@@ -102,6 +102,17 @@ class Unavailable(BoilerhouseError):
     retry_after = 2
 
 
+class Elsewhere(Unavailable):
+    """This is on another node."""
+
+    code = "other_node"
+
+    def __init__(self, detail: str | None = None, node: str = "") -> None:
+        super().__init__(detail)
+        self.node = node
+        """Its id. The web server passes the request on to it, if it can."""
+
+
 class TimedOut(BoilerhouseError):
     """The operation timed out."""
 

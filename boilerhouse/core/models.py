@@ -84,6 +84,8 @@ class Node(models.Model):
     """The controller's process that compares it with its engine (``controller.node_watch``)."""
     watched_until = models.DateTimeField(null=True, blank=True)
     """Until then no other does, by the database's clock."""
+    address = models.CharField(max_length=280, default="", db_default="", blank=True)
+    """Host and port at which it listens for other nodes; empty if it does not."""
     certificate_sha256 = models.CharField(max_length=64, default="", db_default="", blank=True)
     """The fingerprint of the certificate with which it calls other nodes; empty if it has none."""
     certificate_expires_at = models.DateTimeField(null=True, blank=True)

@@ -95,6 +95,11 @@ def record_engine(error: str) -> None:
         here.exclude(engine_error="").update(engine_error="", engine_down_since=None)
 
 
+def record_address(address: str) -> None:
+    """This node's row says where it listens for other nodes; empty if it does not."""
+    Node.objects.filter(pk=node_id()).exclude(address=address).update(address=address)
+
+
 def others_have_engines() -> bool:
     """Whether another living node has reported an engine that answers."""
     return Node.objects.filter(is_alive()).with_engine().exclude(pk=node_id()).exists()

@@ -19,13 +19,13 @@ from channels.db import database_sync_to_async
 from django.conf import settings
 
 from boilerhouse.core import audit, context
-from boilerhouse.core.errors import BoilerhouseError, Invalid
+from boilerhouse.core.errors import BoilerhouseError, Elsewhere, Invalid
 from boilerhouse.core.events import recording
 from boilerhouse.core.ids import uuid7
 from boilerhouse.core.models import Role
 from boilerhouse.dashboard.access import signed_in
 from boilerhouse.process import budgets
-from boilerhouse.web import connections
+from boilerhouse.web import connections, forwarding
 from boilerhouse.web.handshakes import OurPagesOnly
 from boilerhouse.web.streaming import Stalled, Writer, from_thread, serve
 from pools.runtime.base import Terminal
@@ -68,6 +68,10 @@ class TerminalSocket:
             with hold.kept():
                 terminal = await database_sync_to_async(_open)(user, request_id, container_id, wish)
         except BoilerhouseError as error:
+            if isinstance(error, Elsewhere):
+                first = {"type": "websocket.receive", "text": json.dumps(wish)}
+                if await forwarding.pass_socket_to(error.node, scope, receive, send, first=first):
+                    return
             await _end(send, REFUSED, _words(error))
             return
         writer = Writer(send, scope.get("boilerhouse.backlog"))

@@ -102,5 +102,10 @@ def web(listening: socket.socket) -> Program:
     return Program("web", [sys.executable, *WEB, "--fd", str(number)], sockets=[number])
 
 
+def node_server() -> Program:
+    """The web server that other nodes reach."""
+    return Program("node-server", [sys.executable, "-m", "boilerhouse.web.node_server"])
+
+
 def command(name: str, does: str) -> Program:
     return Program(name, [sys.executable, str(commands.MANAGE), does, "--skip-checks"])

@@ -29,7 +29,7 @@ from boilerhouse.core import context
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.ids import uuid7
 from boilerhouse.process.fair_semaphore import FairSemaphore
-from boilerhouse.web import connections, idempotency, refusals, shutdown, throttling
+from boilerhouse.web import connections, forwarding, idempotency, node_calls, refusals, shutdown, throttling
 from boilerhouse.web.body_streams import ClientGone
 from boilerhouse.web.middleware import safe_request_id
 from boilerhouse.web.problems import problem
@@ -112,6 +112,8 @@ class ThreadedHandler(BaseHandler):
         if early is not None:
             body.drop()
         response = early if early is not None else await self._answer_in_lane(scope, body, receive)
+        if response is not None and hasattr(response, "other_node"):
+            response = await self._pass_on(response, scope, receive, send)
         if response is None:
             return
         if of := _refused(scope, response):
@@ -122,6 +124,32 @@ class ThreadedHandler(BaseHandler):
             await self._stream(response, scope, receive, send)
         else:
             await self._send(response, scope, send)
+
+    async def _pass_on(
+        self, response: HttpResponseBase, scope: Scope, receive: Receive, send: Send
+    ) -> HttpResponseBase | None:
+        """Have the node answer that has the request's container. Returns what is left to send: nothing, if it did."""
+        loop, node = asyncio.get_running_loop(), str(response.other_node)  # type: ignore[attr-defined]
+        note: Callable[[int, str], None] = response.note  # type: ignore[attr-defined]
+        peer = await loop.run_in_executor(self.threads, node_calls.peer_of, node)
+        if peer is None:
+            note(response.status_code, node)
+            return response
+        body = scope.get("boilerhouse.body") or response.request_body  # type: ignore[attr-defined]
+        passed = forwarding.Passed(peer, scope, body, str(response.get("X-Request-ID", "")))
+        try:
+            if not await serve(passed.on(send), _disconnect(receive), until=shutdown.cut):
+                _drop(scope)
+        except forwarding.BrokenOff:
+            _drop(scope)
+        except (forwarding.Unreachable, forwarding.OutcomeUnknown) as error:
+            left = _no_answer(error, passed)
+            passed.status = left.status_code
+            return left
+        finally:
+            note(passed.status, node)
+            await loop.run_in_executor(self.threads, response.close)
+        return None
 
     @staticmethod
     async def _take_time(scope: Scope, response: HttpResponseBase, of: refusals.Refused) -> None:
@@ -246,10 +274,13 @@ class ThreadedHandler(BaseHandler):
         if scope.get("boilerhouse.body") is not None:
             request._body = b""  # its length says nothing of what is in memory
         request.resumed = resumed  # type: ignore[attr-defined]
+        data = body.data
         try:
             response = self.get_response(request)
         finally:
             body.drop()
+        if hasattr(response, "other_node"):
+            response.request_body = data  # type: ignore[attr-defined]  # the node needs it
         if isinstance(response, Waiting):
             response.close()
         return response
@@ -340,6 +371,19 @@ def _ask_again(waiting: Waiting) -> HttpResponse:
             " continues.",
         )
     response["X-Request-ID"], response["Retry-After"] = request_id, "1"
+    return response
+
+
+def _no_answer(error: Exception, passed: forwarding.Passed) -> HttpResponse:
+    code, detail = "node_unreachable", f"The container is on node {passed.peer.node}, which does not answer. Try again."
+    if isinstance(error, forwarding.OutcomeUnknown):
+        code, detail = (
+            "outcome_unknown",
+            f"The answer of node {passed.peer.node} was lost. The work may have been done.",
+        )
+    with context.acting("anonymous", passed.request_id):
+        response = problem(503, code, detail)
+    response["X-Request-ID"], response["Retry-After"] = passed.request_id, "2"
     return response
 
 

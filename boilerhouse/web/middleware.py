@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
+from functools import partial
 
 import structlog
 from django.http import HttpRequest, HttpResponse
@@ -26,11 +27,11 @@ def safe_request_id(request_id: str) -> str:
     return request_id if _SAFE_ID.match(request_id) else ""
 
 
-def _count(request: HttpRequest, response: HttpResponse, seconds: float) -> None:
+def _count(request: HttpRequest, status: int, seconds: float) -> None:
     """The pattern of the path, because paths contain tenants; unknown paths and methods are counted together."""
     route = _route(request)
     method = request.method if request.method in METHODS else "other"
-    HTTP_REQUESTS.labels(method, route, str(response.status_code)).inc()
+    HTTP_REQUESTS.labels(method, route, str(status)).inc()
     HTTP_SECONDS.labels(route).observe(seconds)
 
 
@@ -58,6 +59,20 @@ def printable_pages(get_response: Callable[[HttpRequest], HttpResponse]) -> Call
     return middleware
 
 
+def _note(request: HttpRequest, started: float, status: int, **more: str) -> None:
+    """Count and log an answered request."""
+    level, seconds = log.warning if status >= 500 else log.info, time.monotonic() - started
+    ms = round(seconds * 1000, 1)
+    _count(request, status, seconds)
+    level("request", method=request.method, path=_shown_path(request), status=status, ms=ms, **more)
+
+
+def _note_later(request: HttpRequest, request_id: str, actor: str, started: float, status: int, node: str) -> None:
+    """The same when another node has answered, or has not."""
+    with context.acting(actor, request_id):
+        _note(request, started, status, node=node)
+
+
 def request_context(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
     def middleware(request: HttpRequest) -> HttpResponse:
         header = request.headers.get("X-Request-ID", "")
@@ -74,12 +89,10 @@ def request_context(get_response: Callable[[HttpRequest], HttpResponse]) -> Call
                 response.request_id = request_id  # type: ignore[attr-defined]
                 response.asked_at = getattr(resumed, "asked_at", started)  # type: ignore[attr-defined]
                 return response
-            level = log.warning if response.status_code >= 500 else log.info
-            if not request.path_info.startswith("/static/"):
-                seconds = time.monotonic() - getattr(resumed, "asked_at", started)
-                ms = round(seconds * 1000, 1)
-                _count(request, response, seconds)
-                level("request", method=request.method, path=_shown_path(request), status=response.status_code, ms=ms)
+            if hasattr(response, "other_node"):  # its status is not known before that node has answered
+                response.note = partial(_note_later, request, request_id, context.actor(), started)  # type: ignore[attr-defined]
+            elif not request.path_info.startswith("/static/"):
+                _note(request, getattr(resumed, "asked_at", started), response.status_code)
         response["X-Request-ID"] = request_id
         return response
 

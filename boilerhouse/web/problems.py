@@ -17,6 +17,7 @@ from boilerhouse.core import context
 from boilerhouse.core.errors import (
     BoilerhouseError,
     Conflict,
+    Elsewhere,
     Failed,
     FieldError,
     Forbidden,
@@ -106,7 +107,10 @@ def from_error(error: BoilerhouseError, **more: Any) -> HttpResponse:
         else None
     )
     headers = {"Retry-After": str(error.retry_after)} if error.retry_after is not None else None
-    return problem(code, error.code, error.detail, errors, headers, more)
+    response = problem(code, error.code, error.detail, errors, headers, more)
+    if isinstance(error, Elsewhere):
+        response.other_node = error.node  # type: ignore[attr-defined]
+    return response
 
 
 def field_errors(detail: Any) -> list[FieldError]:

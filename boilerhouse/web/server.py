@@ -15,8 +15,9 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import daphne.server
 from daphne.cli import CommandLineInterface
@@ -50,6 +51,11 @@ def backlog(protocol: Any) -> int:
 
 
 class Server(daphne.server.Server):  # type: ignore[misc]
+    at_start: ClassVar[list[Callable[[], object]]] = []
+    """Called in the event loop when it runs; ``web.node_server`` listens then."""
+    at_drain: ClassVar[list[Callable[[], object]]] = []
+    """Called when no new connection is accepted any more."""
+
     def __init__(self, *arguments: Any, **options: Any) -> None:
         patience = {"websocket_connect_timeout": HANDSHAKE_S, "websocket_handshake_timeout": HANDSHAKE_S}
         super().__init__(*arguments, **{"request_buffer_size": WHOLE_BODY_BYTES, **options, **patience})
@@ -62,6 +68,8 @@ class Server(daphne.server.Server):  # type: ignore[misc]
         daphne.server.reactor.callWhenRunning(self._take_signals)
         daphne.server.reactor.callLater(LOOK_AFTER_CLIENTS_S, self._end_overdue)
         daphne.server.reactor.callLater(LOOK_AFTER_URGENCY_S, self._look_after_urgency)
+        for call in self.at_start:
+            daphne.server.reactor.callWhenRunning(call)
         super().run()
 
     def listen_success(self, port: Any) -> None:
@@ -102,6 +110,8 @@ class Server(daphne.server.Server):  # type: ignore[misc]
         self._draining_since = time.monotonic()
         for port in self._ports:
             port.stopListening()
+        for call in self.at_drain:
+            call()
         shutdown.begun.set()
         self._drained()
 
@@ -140,15 +150,16 @@ class Interface(CommandLineInterface):  # type: ignore[misc]
     server_class = Server
 
 
-def main() -> None:
+def start(arguments: list[str]) -> None:
+    """Serve until SIGTERM, with daphne's arguments."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "boilerhouse.settings")
     priority.be_urgent()  # first of all, because threads inherit it
     memory.give_large_blocks_back()
     take_all_files()
     daphne.server.WebSocketFactory = SmallMessages
     daphne.server.HTTPFactory = Channels
-    Interface().run(sys.argv[1:])
+    Interface().run(arguments)
 
 
 if __name__ == "__main__":
-    main()
+    start(sys.argv[1:])

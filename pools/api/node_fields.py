@@ -65,6 +65,13 @@ class NodeOutput(ApiSerializer):
     )
     promised = PromisedOutput()
     heartbeat_at = serializers.DateTimeField(help_text="The last heartbeat of a worker there.")
+    address = serializers.CharField(help_text="Where it listens for other nodes; empty: it does not.")
+    joined_at = serializers.DateTimeField(
+        allow_null=True, help_text="When it last joined by a token; null: it has been there from the beginning."
+    )
+    certificate_expires_at = serializers.DateTimeField(
+        allow_null=True, help_text="It is renewed ten days before; null: the node has no certificate."
+    )
     version = serializers.CharField(
         help_text="The Boilerhouse release of its worker. This and the following are what the worker last reported."
     )

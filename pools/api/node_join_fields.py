@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
+from django.core.validators import RegexValidator
 from django.utils import timezone
 from rest_framework import serializers
 
@@ -46,8 +47,8 @@ def render_token(row: NodeToken) -> dict[str, Any]:
 
 
 class NodeJoinInput(ApiSerializer):
-    token = serializers.CharField(max_length=200)
-    node_id = serializers.RegexField(NODE_ID, max_length=64)
+    token = LineField(max_length=200)
+    node_id = LineField(max_length=64, validators=[RegexValidator(NODE_ID)])
     name = LineField(max_length=64)
     deployment_id = LineField(max_length=16, help_text="As the machine's database says.")
     version = LineField(max_length=40, help_text="The machine's release of Boilerhouse.")

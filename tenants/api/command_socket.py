@@ -31,11 +31,11 @@ from boilerhouse.api.event_socket import (
     refuse,
 )
 from boilerhouse.core import bounds, context
-from boilerhouse.core.errors import BoilerhouseError, NotFound, TooMany
+from boilerhouse.core.errors import BoilerhouseError, Elsewhere, NotFound, TooMany
 from boilerhouse.core.ids import uuid7
 from boilerhouse.core.models import ApiKey, Role
 from boilerhouse.process import budgets
-from boilerhouse.web import connections, refusals
+from boilerhouse.web import connections, forwarding, refusals
 from boilerhouse.web.streaming import Stalled, Writer, serve
 from boilerhouse.web.throttling import must_wait, pauses
 from pools.guest import kept
@@ -85,6 +85,8 @@ class CommandSocket:
         try:
             container, command, hold = await database_sync_to_async(_open)(key, path, after)
         except BoilerhouseError as error:
+            if isinstance(error, Elsewhere) and await forwarding.pass_socket_to(error.node, scope, receive, send):
+                return
             code = NOT_FOUND if isinstance(error, NotFound) else BUSY if isinstance(error, TooMany) else REFUSED
             await refuse(send, code, error.detail, refusals.key(key.pk) if code == BUSY else None)
             return

@@ -47,7 +47,7 @@ PROBLEMS = {
     409: "releasing needs_guest_agent",
     429: "too_many_commands",
     502: "container_not_running command_lost engine_failed",
-    503: "engine_unavailable other_node",
+    503: "engine_unavailable other_node node_unreachable",
 }
 OF_ONE = {**PROBLEMS, 404: "command_not_found"}
 RUNNING = {**OF_ONE, 409: f"{PROBLEMS[409]} command_ended input_closed"}

@@ -207,7 +207,7 @@ class ExecView(ApiView):
         problems={
             409: "not_claimed releasing",
             502: "container_not_running bad_command command_lost engine_failed",
-            503: "engine_unavailable other_node",
+            503: "engine_unavailable other_node node_unreachable",
             429: "too_many_commands",
             504: "exec_timed_out",
         },
@@ -228,7 +228,7 @@ class TenantExecView(ApiView):
         problems={
             409: "not_assigned releasing",
             502: "container_not_running bad_command command_lost engine_failed",
-            503: "engine_unavailable other_node",
+            503: "engine_unavailable other_node node_unreachable",
             429: "too_many_commands",
             504: "exec_timed_out",
         },
@@ -310,7 +310,10 @@ class LogsView(ApiView):
 
     @operation(
         operation_id="getContainerLogs",
-        problems={502: "container_missing engine_failed", 503: "engine_unavailable too_many_streams other_node"},
+        problems={
+            502: "container_missing engine_failed",
+            503: "engine_unavailable too_many_streams other_node node_unreachable",
+        },
         summary="Read a container's log",
         **_LOGS,
     )
@@ -333,7 +336,7 @@ class TenantLogsView(ApiView):
         operation_id="getTenantLogs",
         problems={
             502: "container_missing engine_failed",
-            503: "engine_unavailable too_many_streams other_node",
+            503: "engine_unavailable too_many_streams other_node node_unreachable",
             409: "not_assigned releasing",
         },
         summary="Read the log of the tenant's container",

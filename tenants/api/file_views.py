@@ -60,7 +60,7 @@ READS = {
     404: "file_not_found",
     409: "not_assigned not_claimed releasing no_guest_agent is_directory not_directory file_busy",
     502: "files_lost files_failed",
-    503: "too_many_transfers other_node",
+    503: "too_many_transfers other_node node_unreachable",
     504: "files_stalled",
 }
 CHANGES = {

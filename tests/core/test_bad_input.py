@@ -196,7 +196,7 @@ FREE = {
     ("ApiKeyInput", "tenantIds"), ("S3SinkInput", "provider"), ("PoolNetworkField", "dns"),
     ("WorkloadInput", "dns"),
     ("RegistryCredentialInput", "password"), ("RegistryCredentialInput", "identityToken"),
-    ("SftpSinkInput", "privateKey"), ("GcsSinkInput", "serviceAccountKey"),
+    ("SftpSinkInput", "privateKey"), ("GcsSinkInput", "serviceAccountKey"), ("NodeJoinInput", "certificateRequest"),
 }  # fmt: skip
 """Words that a program gets, and names of files, whatever they hold; and what a stricter rule of its own holds together."""
 

@@ -21,6 +21,7 @@ from django.db import connection
 from django.db.models import F
 
 from boilerhouse.core import certificates, deployment, encryption, keys, node_identity, node_tokens
+from boilerhouse.core.checks import environment
 from boilerhouse.core.models import AuditEntry, CertificateAuthority, Event, Node, NodeToken
 from boilerhouse.dashboard import change_words
 from boilerhouse.dashboard.templatetags.ui import plain_sentence
@@ -218,6 +219,19 @@ def test_keys_in_files_of_other_machines_are_not_left_behind(data_dir, settings)
     assert encryption.in_force() == keys_before
     settings.BOILERHOUSE_ENCRYPTION_KEYS = [keys.new_fernet_key(), *keys_before]
     call_command("rotate_secrets")
+
+
+@pytest.mark.parametrize(
+    ("address", "is_right"),
+    [
+        ("", True), ("10.0.0.2:8443", True), ("[fd00::1]:8443", True), ("node-2.example:1", True), ("10.0.0.2", False),
+        ("10.0.0.2:0", False), ("10.0.0.2:x", False), (":8443", False), ("*:1", False), ("https://node:1", False),
+    ],
+)  # fmt: skip
+def test_where_a_node_listens_is_a_host_and_a_port(settings, address, is_right):
+    settings.BOILERHOUSE_NODE_ADDRESS = address
+    wrong = [problem for problem in environment() if problem.id == "boilerhouse.E050"]
+    assert bool(wrong) != is_right
 
 
 class TestIdentity:

@@ -5,20 +5,27 @@ What one has the other neither runs nor judges nor removes, also while its worke
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
+import ssl
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 import requests
+from websockets.sync.client import connect
 
+from boilerhouse.core import certificates
+from boilerhouse.operations.supervisor import free_port
 from pools.host import NODE_LABEL
 from tests.docker_command import docker
 from tests.s3 import S3Server
@@ -60,6 +67,7 @@ class SecondNode:
         self.environment = machine.environment | {
             "BOILERHOUSE_DATA_DIR": str(self.data), "BOILERHOUSE_FAILPOINTS": str(self.points),
             "BOILERHOUSE_RECONCILE_EVERY_S": "2", "BOILERHOUSE_ORPHAN_GRACE_S": "1",
+            "BOILERHOUSE_NODE_ADDRESS": f"127.0.0.1:{free_port()}",
         }  # fmt: skip
         self.log = directory / "processes.log"
         self.running: dict[str, subprocess.Popen[bytes]] = {}
@@ -250,6 +258,135 @@ def test_a_machine_joins_and_its_processes_are_started_again(machine, tmp_path, 
     second.stop()
     assert time.monotonic() - before < 12
     assert of_node(second.id), "containers go on without their node's processes"
+
+
+def test_requests_about_a_container_reach_its_node(machine, tmp_path, both):
+    """Of any length, in both directions, and open streams too; nobody without a node's certificate gets through."""
+    stack, second = both.stack, both.second
+    second.start("node")
+    pool = stack.make_pool(warm=2, maxSize=8, placement={"maxPerNode": 1})
+    _, there, held = both.claim_one_of_each(pool)
+    eventually(lambda: listens(second), 30)
+    path, header = f"tenants/{there}", {"Authorization": f"Bearer {stack.key}"}
+
+    done = stack.ok("POST", f"{path}/exec", {"command": ["cat", "/state/who"]})
+    assert (done["exitCode"], done["stdout"].strip()) == (0, there)
+    assert stack.problem("POST", f"{path}/exec", {"command": 7}, 422, "invalid")
+    again = stack.call(
+        "POST", f"{path}/exec", {"command": ["sh", "-c", "echo x >> /state/n"]}, headers={"Idempotency-Key": "1"}
+    )
+    assert again.status_code == 200
+    replayed = stack.call(
+        "POST", f"{path}/exec", {"command": ["sh", "-c", "echo x >> /state/n"]}, headers={"Idempotency-Key": "1"}
+    )
+    assert replayed.content == again.content
+    assert stack.exec(held[there], "cat /state/n") == "x\n"
+    assert stack.call("GET", f"containers/{held[there]}/logs").status_code == 200
+
+    files = f"{stack.base}/api/v1/{path}/files"
+    content = os.urandom(9_000_001)
+    put = requests.put(
+        f"{files}?path=/state/big", data=iter([content[:5_000_000], content[5_000_000:]]), headers=header, timeout=60
+    )
+    assert put.status_code == 200, put.text
+    with requests.get(f"{files}?path=/state/big", headers=header, timeout=60, stream=True) as got:
+        assert got.headers["Content-Length"] == str(len(content))
+        assert got.raw.read() == content
+    part = requests.get(f"{files}?path=/state/big", headers={**header, "Range": "bytes=10-19"}, timeout=60)
+    assert (part.status_code, part.content) == (206, content[10:20])
+    assert requests.head(f"{files}?path=/state/big", headers=header, timeout=60).headers["Content-Length"] == "9000001"
+    missing = requests.get(f"{files}?path=/state/none", headers=header, timeout=60)
+    assert (missing.status_code, missing.json()["code"]) == (404, "file_not_found")
+    names = stack.ok("GET", f"{path}/files/list?path=/state")["items"]
+    assert {"big", "who"} <= {one["name"] for one in names}
+
+    body = {"script": "read word; echo got $word; sleep 3600", "wait": False, "stdin": ""}
+    command = stack.ok("POST", f"{path}/commands", body, 201)["commandId"]
+    url = f"{stack.base.replace('http', 'ws')}/ws/{path}/commands/{command}"
+    with connect(url, additional_headers=header) as shell:
+        assert json.loads(shell.recv(30))["type"] == "state"
+        shell.send(b"hello\n")
+        assert shell.recv(30) == b"got hello\n"
+        stack.ok("POST", f"{path}/commands/{command}/signal", {"signal": "SIGKILL"}, 204)
+        assert json.loads(shell.recv(30))["type"] == "exit"
+
+    with requests.get(f"{files}/watch?path=/state", headers=header, timeout=30, stream=True) as watching:
+        changes = watching.iter_lines()
+        stack.exec(held[there], "touch /state/new")
+        assert next(line for line in changes if b'"new"' in line)
+        statement = (
+            "SELECT pid FROM core_process WHERE kind = 'web' AND node_id = %s AND heartbeat_at > now() - interval '8 s'"
+        )
+        [(server,)] = both.rows(statement, second.id)
+        os.kill(server, signal.SIGKILL)
+        with pytest.raises(requests.RequestException):  # and not as if there were no more changes
+            list(changes)
+    eventually(lambda: listens(second), 60)
+
+    stranger = ssl.create_default_context()
+    stranger.check_hostname, stranger.verify_mode = False, ssl.CERT_NONE
+    other = certificates.new_authority("other")
+    key = certificates.new_key()
+    chain = tmp_path / "other.pem"
+    chain.write_text(key + certificates.sign(other, certificates.request_for(second.id, key), second.id))
+    for with_certificate in (False, True):
+        if with_certificate:
+            stranger.load_cert_chain(chain)
+        assert not answers(second, stranger)
+    own = ssl.create_default_context(cafile=str(machine.data / "node" / "authority.pem"))
+    own.load_cert_chain(machine.data / "node" / "node.pem")
+    own.check_hostname = False
+    assert answers(second, own)
+    with psycopg.connect(machine.environment["DATABASE_URL"]) as connection:
+        connection.execute("UPDATE core_node SET certificate_sha256 = 'none' WHERE id = %s", [both.first])
+    assert not answers(second, own), "a certificate that no row names"
+
+    second.stop()
+    failed = stack.problem("POST", f"{path}/exec", {"command": ["true"]}, 503, "node_unreachable")
+    assert second.id in failed["detail"]
+
+
+def test_a_claim_of_another_nodes_container_is_finished_there_at_once(both):
+    """By its web server, without its worker; and by its worker if that server is not reached."""
+    stack, second = both.stack, both.second
+    second.start("node")
+    eventually(lambda: listens(second), 60)
+    stack.ok("PUT", f"nodes/{second.id}", {"labels": {"which": "second"}})
+    pool = stack.make_pool(warm=2, maxSize=8, placement={"nodeSelector": {"which": "second"}})
+    [(worker,)] = both.rows("SELECT pid FROM core_process WHERE kind = 'worker' AND node_id = %s", second.id)
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        claimed = stack.claim("ann", pool, 6000)
+    finally:
+        os.kill(worker, signal.SIGCONT)
+    assert both.node_of(claimed["containerId"]) == second.id
+    assert stack.exec(claimed["containerId"], "ls /run/secrets | wc -l").strip() != ""
+    both.is_all_there(claimed["containerId"])
+
+    stack.wait_warm(pool, 1)
+    with psycopg.connect(both.machine.environment["DATABASE_URL"]) as connection:
+        connection.execute("UPDATE core_node SET address = '127.0.0.1:1' WHERE id = %s", [second.id])
+    assert both.node_of(stack.claim("ben", pool)["containerId"]) == second.id
+
+
+def listens(node: SecondNode) -> bool:
+    host, _, port = node.environment["BOILERHOUSE_NODE_ADDRESS"].rpartition(":")
+    with suppress(OSError), socket.create_connection((host, int(port)), 2):
+        return True
+    return False
+
+
+def answers(node: SecondNode, context: ssl.SSLContext) -> bool:
+    """Whether a request with these certificates is answered."""
+    host, _, port = node.environment["BOILERHOUSE_NODE_ADDRESS"].rpartition(":")
+    with (
+        suppress(OSError),
+        socket.create_connection((host, int(port)), 5) as plain,
+        context.wrap_socket(plain) as secure,
+    ):
+        secure.sendall(b"GET /api/v1/health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        return secure.recv(1000).startswith(b"HTTP/1.1 200")
+    return False
 
 
 @pytest.fixture

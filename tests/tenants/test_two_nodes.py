@@ -22,12 +22,13 @@ from django_q.models import OrmQ
 import pools.tasks
 import tenants.tasks
 from boilerhouse.controller import controller
-from boilerhouse.core import deployment
+from boilerhouse.core import deployment, encryption
 from boilerhouse.core import nodes as node_rows
 from boilerhouse.core.deployment import node_id
 from boilerhouse.core.models import Event, Node
 from boilerhouse.queues.broker import Broker
 from boilerhouse.queues.tasks import enqueue
+from boilerhouse.web import node_calls
 from pools import firewall, freezer, host, lifecycle, nodes, reconcile, sizing, usage, volumes
 from pools.errors import OtherNode
 from pools.models import Container, ContainerUsage, HostLease, Pool, PoolUsage
@@ -35,7 +36,7 @@ from pools.runtime.base import Image
 from pools.states import ContainerState
 from syncing.models import SyncRun
 from syncing.states import Direction
-from tenants import activity, disks, previews, releases, removals, state_erasure, syncs, upkeep
+from tenants import activity, claims, disks, preparation, previews, releases, removals, state_erasure, syncs, upkeep
 from tenants.models import Assignment
 from tenants.states import AssignmentState, ReleaseStep
 from tests.api_calls import Call, problem
@@ -504,6 +505,40 @@ def test_what_is_asked_of_another_nodes_container_is_refused_in_words(both, pool
     both.go_home()
     assert activity.run(container.pk, ("true",), 1000, None).exit_code == 0
     assert previews.of_sync("dora", Direction.UPLOAD) == []
+
+
+def test_an_order_finishes_a_claim_and_a_refused_one_leaves_it_to_the_queue(both, pool, monkeypatch):
+    """What the other node answers is not believed: the claim's row says what has become of it."""
+    both.settings.BOILERHOUSE_ENCRYPTION_KEYS = list(encryption.in_force())
+    orders: list[int] = []
+    answers: list[int | None] = [204, 409, None]
+
+    def order(_peer: node_calls.Peer, path: str, body: dict[str, Any], _timeout_s: float) -> int | None:
+        answer = answers[len(orders)]
+        orders.append(body["generation"])
+        if answer == 204:
+            both.go_home()
+            assert preparation.take_order(UUID(path.rpartition("/")[2]), body["generation"])
+            assert not preparation.take_order(uuid4(), 1)
+            both.go_away()
+        return answer
+
+    monkeypatch.setattr(node_calls, "peer_of", lambda node: node_calls.Peer(node, "127.0.0.1", 1))
+    monkeypatch.setattr(node_calls, "post", order)
+    for tenant, expected in (
+        ("ann", (AssignmentState.ASSIGNED, 0)),
+        ("ben", (AssignmentState.PENDING, 1)),
+        ("cem", (AssignmentState.PENDING, 2)),
+    ):
+        stand(both, pool, ContainerState.IDLE)
+        both.go_away()
+        claims.begin(claims.Claim(tenant, pool.pk, timeout_ms=60_000))
+        both.go_home()
+        row = Assignment.objects.get(tenant_id=tenant)
+        queued = OrmQ.objects.filter(key=f"claim@{node_id()}").count()
+        assert (row.state, queued) == expected
+        assert row.state == AssignmentState.ASSIGNED or row.owner is None
+    assert len(orders) == 3
 
 
 def test_the_api_says_so_with_503(both, pool, client):

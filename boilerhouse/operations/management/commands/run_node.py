@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.conf import settings
 from django.core.management.base import CommandError
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 
-from boilerhouse.core import node_identity, node_tokens
+from boilerhouse.core import node_identity, node_tokens, nodes
 from boilerhouse.core.deployment import check_node, deployment_id, node_id
 from boilerhouse.operations import supervise, supervisor
 from boilerhouse.process import commands
@@ -16,8 +17,9 @@ from boilerhouse.process import commands
 
 class Command(commands.Command):
     help = (
-        "Run a worker and a controller on this machine until SIGTERM, and start them again when they end. For nodes of"
-        " a deployment on PostgreSQL; on one machine with SQLite, use up."
+        "Run a worker and a controller on this machine until SIGTERM, and start them again when they end; with"
+        " BOILERHOUSE_NODE_ADDRESS also a server for other nodes. For nodes of a deployment on PostgreSQL; on one"
+        " machine with SQLite, use up."
     )
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -26,11 +28,14 @@ class Command(commands.Command):
         deployment_id()
         check_node()
         node_identity.renew()
+        nodes.record_address(settings.BOILERHOUSE_NODE_ADDRESS)
         self.say(f"Node {node_id()} of deployment {deployment_id()}")
         connection.close()
-        supervise.become(
-            [supervisor.command("controller", "run_controller"), supervisor.command("worker", "run_worker")]
-        )
+        programs = [supervisor.command("controller", "run_controller"), supervisor.command("worker", "run_worker")]
+        if settings.BOILERHOUSE_NODE_ADDRESS:
+            self.say(f"Other nodes reach it at {settings.BOILERHOUSE_NODE_ADDRESS}")
+            programs.append(supervisor.node_server())
+        supervise.become(programs)
 
 
 def _check_migrations() -> None:
