@@ -27,7 +27,18 @@ class Blocking:
         self._target, self._loop = target, loop
 
     def __getattr__(self, name: str) -> Any:
-        return self._shown(getattr(self._target, "aclose" if name == "close" else name))
+        if name == "close":
+            return self._end if isinstance(self._target, bh.AsyncClient) else self._shown(self._target.aclose)
+        return self._shown(getattr(self._target, name))
+
+    def _end(self) -> None:
+        """Close the client and its event loop. Raises AssertionError for tasks that the client has left behind."""
+        self._loop.run_until_complete(self._target.aclose())
+        self._loop.run_until_complete(asyncio.sleep(0))
+        left = asyncio.all_tasks(self._loop)
+        self._loop.run_until_complete(self._loop.shutdown_default_executor())
+        self._loop.close()
+        assert not left, f"The client has left tasks behind: {left}"
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in ("_target", "_loop"):
@@ -61,4 +72,5 @@ class Blocking:
         except StopAsyncIteration:
             pass
         finally:
-            self._loop.run_until_complete(items.aclose())
+            if not self._loop.is_closed():
+                self._loop.run_until_complete(items.aclose())

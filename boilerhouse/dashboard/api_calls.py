@@ -52,7 +52,7 @@ def _curl(base: str, call: ApiCall) -> str:
 
 
 def stats() -> ApiCall:
-    return ApiCall("GET", "stats", 'print(client.call("GET", "stats"))')
+    return ApiCall("GET", "stats", "print(client.stats())")
 
 
 def claim(tenant_id: str, pool_id: str, config: dict[str, Any] | None) -> ApiCall:
@@ -104,17 +104,19 @@ def _erase(fields: Mapping[str, list[str]], tenant_id: str) -> list[ApiCall]:
 
 def _forget(fields: Mapping[str, list[str]], tenant_id: str) -> list[ApiCall]:
     path = f"tenants/{_part(tenant_id)}/forget-state"
-    return [ApiCall("POST", path, f'client.call("POST", {path!r})')]
-
-
-def _delete_notification(fields: Mapping[str, list[str]], notification_id: str) -> list[ApiCall]:
-    path = f"notifications/{_part(notification_id)}"
-    return [ApiCall("DELETE", path, f'client.call("DELETE", {path!r})')]
+    return [ApiCall("POST", path, f"client.tenant({tenant_id!r}).forget_state()")]
 
 
 def _put_back(fields: Mapping[str, list[str]], tenant_id: str, backup_id: object) -> list[ApiCall]:
     path = f"tenants/{_part(tenant_id)}/backups/{backup_id}/restore"
     return [ApiCall("POST", path, f"client.tenant({tenant_id!r}).restore_backup({str(backup_id)!r})")]
+
+
+def _declare_lost(fields: Mapping[str, list[str]], node_id: str) -> list[ApiCall]:
+    body = {"isOff": True}
+    return [
+        ApiCall("POST", f"nodes/{_part(node_id)}/lost", f"client.nodes.declare_lost({node_id!r}, is_off=True)", body)
+    ]
 
 
 def _remove_file(fields: Mapping[str, list[str]], tenant_id: str) -> list[ApiCall]:
@@ -127,6 +129,7 @@ def _remove_file(fields: Mapping[str, list[str]], tenant_id: str) -> list[ApiCal
 Calls = Callable[..., list[ApiCall]]
 CALLS: dict[str, Calls] = {
     "container-remove": _remove,
+    "node-lost": _declare_lost,
     "pool-drain": lambda _, pool_id: [_act("pools", "pools", pool_id, "drain")],
     "pool-delete": lambda _, pool_id: [_delete("pools", "pools", pool_id, force=True)],
     "containers-remove": _remove_many,
@@ -144,7 +147,7 @@ CALLS: dict[str, Calls] = {
     "workload-refresh": lambda _, workload_id: [_act("workloads", "workloads", workload_id, "refresh")],
     "revoke-key": lambda _, key_id: [_delete("api-keys", "api_keys", key_id)],
     "delete-credential": lambda _, credential_id: [_delete("credentials", "credentials", credential_id)],
-    "delete-notification": _delete_notification,
+    "delete-notification": lambda _, notification_id: [_delete("notifications", "notifications", notification_id)],
     "delete-registry-credential": lambda _, registry_credential_id: [
         _delete("registry-credentials", "registry_credentials", registry_credential_id)
     ],

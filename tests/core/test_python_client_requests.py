@@ -431,6 +431,43 @@ def test_a_file_that_shrinks_while_it_is_sent_is_an_error(tmp_path):
             list(pieces)
 
 
+# The deployment -------------------------------------------------------------------------------------------------
+
+
+def test_a_deployment_that_is_not_ready_says_what_is_missing_at_once(client, server):
+    document = {"status": "not_ready", "checks": {"engine": "refused"}, "failingSteps": []}
+    server.answers = [says(503, document, Retry_After="1")]
+    assert client.ready() == document
+    server.answers = [problem(503, "database_unavailable")]
+    with pytest.raises(bh.Unavailable):
+        client.ready()
+
+
+def test_kept_events_are_read_to_their_end_in_both_directions(client, server):
+    def page(*ids: int, cursor: str | None = None, is_reset: bool = False) -> Answer:
+        items = [{"id": n, "type": "t", "payload": {}, "timestamp": "…"} for n in ids]
+        return says(200, {"items": items, "nextCursor": cursor, "reset": is_reset})
+
+    server.answers = [page(9, 8, cursor="c"), page(7)]
+    assert [event.id for event in client.past_events(tenantId="a")] == [9, 8, 7]
+    server.answers = [page(5, 6, is_reset=True), page(8), page()]
+    found = [(event.id, event.type) for event in client.past_events(2)]
+    assert found == [(2, "reset"), (5, "t"), (6, "t"), (8, "t")]
+    assert ["after=2" in server.asked[2][1], "after=6" in server.asked[3][1], "after=8" in server.asked[4][1]] == [
+        True
+    ] * 3
+
+
+def test_a_link_is_used_without_the_key(client, server):
+    server.answers = [says(200, b"abc"), says(200, FILE), problem(403, "link_invalid")]
+    assert client.read_link(f"{server.url}/link") == b"abc"
+    assert client.write_link(f"{server.url}/link", "abc").size == 3
+    with pytest.raises(bh.Forbidden):
+        client.read_link(f"{server.url}/link")
+    assert [body for _, _, _, body in server.asked] == [b"", b"abc", b""]
+    assert all("Authorization" not in headers for _, _, headers, _ in server.asked)
+
+
 # Both clients -------------------------------------------------------------------------------------------------
 
 

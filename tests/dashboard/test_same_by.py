@@ -19,7 +19,7 @@ from boilerhouse.dashboard.urls import urlpatterns
 ARGUMENTS = {
     "pool_id": "notes", "tenant_id": "o'neil:4 $HOME", "container_id": uuid.UUID(int=7), "spec_id": "s",
     "workload_id": "w", "key_id": "k1", "credential_id": "c", "registry_credential_id": "r", "notification_id": "n",
-    "backup_id": uuid.UUID(int=8),
+    "backup_id": uuid.UUID(int=8), "node_id": "host-1",
 }  # fmt: skip
 FIELDS = [("id", str(uuid.UUID(int=1))), ("id", str(uuid.UUID(int=2))), ("path", "/state/a%20b%2525")]
 
@@ -52,7 +52,7 @@ class Caught:
         self.calls.append((method, unquote(head) + (f"?{query}" if query else "") + force, json))
         return self
 
-    content = b'{"state": null, "runs": []}'
+    content = b'{"state": null, "runs": [], "forgotten": 0}'
     status_code = 204
 
     def json(self) -> Any:

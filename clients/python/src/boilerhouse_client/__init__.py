@@ -1,15 +1,41 @@
 """A client for the REST API of Boilerhouse: ``Client``, and ``AsyncClient`` with the same methods."""
 
 from boilerhouse_client._async.client import AsyncClient
-from boilerhouse_client._async.collections import AsyncCollection
+from boilerhouse_client._async.collections import (
+    AsyncApiKeys,
+    AsyncCollection,
+    AsyncContainers,
+    AsyncListing,
+    AsyncNodes,
+    AsyncNodeTokens,
+    AsyncNotifications,
+    AsyncPools,
+    AsyncSyncRuns,
+    AsyncSyncSpecs,
+    AsyncWorkloads,
+)
 from boilerhouse_client._async.commands import AsyncCommand, AsyncCommands
 from boilerhouse_client._async.files import AsyncFiles
+from boilerhouse_client._async.saved_files import AsyncSavedFiles
 from boilerhouse_client._async.tenants import AsyncClaim, AsyncContainer, AsyncPendingClaim, AsyncTenant
 from boilerhouse_client._async.terminals import AsyncTerminal
 from boilerhouse_client._sync.client import Client
-from boilerhouse_client._sync.collections import Collection
+from boilerhouse_client._sync.collections import (
+    ApiKeys,
+    Collection,
+    Containers,
+    Listing,
+    Nodes,
+    NodeTokens,
+    Notifications,
+    Pools,
+    SyncRuns,
+    SyncSpecs,
+    Workloads,
+)
 from boilerhouse_client._sync.commands import Command, Commands
 from boilerhouse_client._sync.files import Files
+from boilerhouse_client._sync.saved_files import SavedFiles
 from boilerhouse_client._sync.tenants import Claim, Container, PendingClaim, Tenant
 from boilerhouse_client._sync.terminals import Terminal
 from boilerhouse_client.answers import (
@@ -43,16 +69,28 @@ from boilerhouse_client.errors import (
 
 __all__ = [
     "ApiError",
+    "ApiKeys",
+    "AsyncApiKeys",
     "AsyncClaim",
     "AsyncClient",
     "AsyncCollection",
     "AsyncCommand",
     "AsyncCommands",
     "AsyncContainer",
+    "AsyncContainers",
     "AsyncFiles",
+    "AsyncListing",
+    "AsyncNodeTokens",
+    "AsyncNodes",
+    "AsyncNotifications",
     "AsyncPendingClaim",
+    "AsyncPools",
+    "AsyncSavedFiles",
+    "AsyncSyncRuns",
+    "AsyncSyncSpecs",
     "AsyncTenant",
     "AsyncTerminal",
+    "AsyncWorkloads",
     "Change",
     "Claim",
     "Client",
@@ -64,6 +102,7 @@ __all__ = [
     "Commands",
     "Conflict",
     "Container",
+    "Containers",
     "Event",
     "Executed",
     "Exit",
@@ -74,11 +113,19 @@ __all__ = [
     "Gap",
     "Invalid",
     "Link",
+    "Listing",
     "NoSpace",
+    "NodeTokens",
+    "Nodes",
     "NotFound",
+    "Notifications",
     "Output",
     "PendingClaim",
+    "Pools",
     "PreconditionFailed",
+    "SavedFiles",
+    "SyncRuns",
+    "SyncSpecs",
     "Tenant",
     "Terminal",
     "Throttled",
@@ -86,4 +133,5 @@ __all__ = [
     "Unauthorized",
     "Unavailable",
     "Unreachable",
+    "Workloads",
 ]

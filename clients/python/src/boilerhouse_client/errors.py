@@ -12,11 +12,12 @@ if TYPE_CHECKING:
 class ApiError(Exception):
     """The API answered with a problem document.
 
-    ``code`` says what went wrong, for programs; ``errors`` lists ``{pointer, detail, code}`` per field of the body.
+    ``code`` says what went wrong, for programs; ``errors`` lists ``{pointer, detail, code}`` per field of the body;
+    ``document`` is the whole answer.
     """
 
     def __init__(self, status: int, problem: dict[str, Any], retry_after: float | None = None) -> None:
-        self.status, self.retry_after = status, retry_after
+        self.status, self.document, self.retry_after = status, problem, retry_after
         self.code = str(problem.get("code", "error"))
         self.detail = str(problem.get("detail", problem.get("title", "")))
         self.errors: list[dict[str, str]] = problem.get("errors", [])

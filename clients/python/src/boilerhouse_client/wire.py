@@ -85,12 +85,18 @@ def command_body(
 
 def claim_body(
     pool_id: str,
+    config: Json | None,
+    secrets: Mapping[str, str] | None,
+    metadata: Json | None,
+    network: Json | None,
+    ttl_s: float | None,
     *,
     command: Words | None = None,
     wait: bool = True,
-    **given: Any,
 ) -> Json:
-    body = {"poolId": pool_id, **{name: value for name, value in given.items() if value is not None}}
+    ttl_ms = None if ttl_s is None else milliseconds(ttl_s)
+    given = {"config": config, "secrets": secrets, "metadata": metadata, "network": network, "ttlMs": ttl_ms}
+    body: Json = {"poolId": pool_id, **parameters(given)}
     if not wait:
         body["wait"] = False
     return body if command is None else {**body, **words_body(command)}

@@ -8,9 +8,22 @@ from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
 
 from boilerhouse_client._async import platform
-from boilerhouse_client._async.collections import AsyncCollection
+from boilerhouse_client._async.collections import (
+    AsyncApiKeys,
+    AsyncCollection,
+    AsyncContainers,
+    AsyncListing,
+    AsyncNodes,
+    AsyncNodeTokens,
+    AsyncNotifications,
+    AsyncPools,
+    AsyncSyncRuns,
+    AsyncSyncSpecs,
+    AsyncWorkloads,
+    Filter,
+)
+from boilerhouse_client._async.deployment import AsyncDeployment
 from boilerhouse_client._async.tenants import AsyncClaim, AsyncContainer, AsyncPendingClaim, AsyncTenant
-from boilerhouse_client._async.transport import AsyncTransport
 from boilerhouse_client.answers import Event, Json
 from boilerhouse_client.errors import ApiError, Unreachable
 from boilerhouse_client.wire import Words, claim_body, may_pass
@@ -18,7 +31,7 @@ from boilerhouse_client.wire import Words, claim_body, may_pass
 EVENTS_PAUSE_S = 0.5
 
 
-class AsyncClient(AsyncTransport):
+class AsyncClient(AsyncDeployment):
     """Talks to one Boilerhouse with one key. Several tasks or threads may use it at once."""
 
     def __init__(
@@ -47,17 +60,18 @@ class AsyncClient(AsyncTransport):
             verify=verify,
             transport=transport,
         )
-        self.workloads = AsyncCollection(self, "workloads")
-        self.pools = AsyncCollection(self, "pools")
-        self.sync_specs = AsyncCollection(self, "sync-specs")
-        self.sync_runs = AsyncCollection(self, "sync-runs")
-        self.containers = AsyncCollection(self, "containers")
-        self.nodes = AsyncCollection(self, "nodes")
+        self.workloads = AsyncWorkloads(self, "workloads")
+        self.pools = AsyncPools(self, "pools")
+        self.sync_specs = AsyncSyncSpecs(self, "sync-specs")
+        self.sync_runs = AsyncSyncRuns(self, "sync-runs")
+        self.containers = AsyncContainers(self, "containers")
+        self.nodes = AsyncNodes(self, "nodes")
+        self.node_tokens = AsyncNodeTokens(self, "nodes/tokens")
         self.credentials = AsyncCollection(self, "credentials")
         self.registry_credentials = AsyncCollection(self, "registry-credentials")
-        self.notifications = AsyncCollection(self, "notifications")
-        self.api_keys = AsyncCollection(self, "api-keys")
-        self.audit = AsyncCollection(self, "audit")
+        self.notifications = AsyncNotifications(self, "notifications")
+        self.api_keys = AsyncApiKeys(self, "api-keys")
+        self.audit = AsyncListing(self, "audit")
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -78,15 +92,17 @@ class AsyncClient(AsyncTransport):
         secrets: dict[str, str] | None = None,
         metadata: Json | None = None,
         network: Json | None = None,
+        ttl_s: float | None = None,
         command: Words | None = None,
         timeout_s: float = 30,
     ) -> AsyncClaim:
         """Claim a container for the tenant, or find the one that it holds.
 
         Use it in a ``with`` block, which releases at its end. ``command`` runs once the container is ready, in the same
-        request: ``claim.first_result``. Raises ApiError.
+        request: ``claim.first_result``. After ``ttl_s`` the tenant is released, with a save, however active it is.
+        Raises ApiError.
         """
-        body = claim_body(pool_id, config=config, secrets=secrets, metadata=metadata, network=network, command=command)
+        body = claim_body(pool_id, config, secrets, metadata, network, ttl_s, command=command)
         return AsyncClaim(self, await self.tenant(tenant_id)._wait("POST", "claim", body, timeout_s))
 
     async def begin_claim(
@@ -98,21 +114,22 @@ class AsyncClient(AsyncTransport):
         secrets: dict[str, str] | None = None,
         metadata: Json | None = None,
         network: Json | None = None,
+        ttl_s: float | None = None,
         timeout_s: float = 30,
     ) -> AsyncPendingClaim:
         """Claim without waiting (``wait: false``), for a state whose restore takes longer than a request may.
 
         ``timeout_s`` bounds only the wait for a container. Raises ApiError when the claim is refused.
         """
-        body = claim_body(pool_id, config=config, secrets=secrets, metadata=metadata, network=network, wait=False)
+        body = claim_body(pool_id, config, secrets, metadata, network, ttl_s, wait=False)
         return AsyncPendingClaim(self, await self.tenant(tenant_id)._wait("POST", "claim", body, timeout_s))
 
     def tenant(self, tenant_id: str) -> AsyncTenant:
         return AsyncTenant(self, tenant_id)
 
-    def tenants(self, **filters: str) -> AsyncIterator[Json]:
-        """Tenants that hold something."""
-        return AsyncCollection(self, "tenants").list(**filters)
+    def tenants(self, **filters: Filter) -> AsyncIterator[Json]:
+        """Tenants that hold something. ``filters``: ``poolId``, ``state``."""
+        return AsyncListing(self, "tenants").list(**filters)
 
     def container(self, container_id: str) -> AsyncContainer:
         """A container by its id, for staff."""

@@ -9,9 +9,10 @@ from pathlib import Path as LocalPath
 from typing import Literal
 
 from boilerhouse_client._async import platform
+from boilerhouse_client._async.reading import joined, list_files, stream_file
 from boilerhouse_client._async.transport import AsyncTransport
 from boilerhouse_client.answers import Change, FileInfo, Link, path_of, time_of
-from boilerhouse_client.errors import ApiError, Conflict, NotFound, PreconditionFailed, Unreachable
+from boilerhouse_client.errors import ApiError, Conflict, NotFound, Unreachable
 from boilerhouse_client.payloads import Payload, packed, payload_of, unpack
 from boilerhouse_client.sse import ServerEvent
 from boilerhouse_client.wire import Path as RemotePath
@@ -52,52 +53,19 @@ class AsyncFiles:
 
     async def read(self, path: RemotePath, *, offset: int = 0, length: int | None = None) -> bytes:
         """A file, or a part of it, in memory. Raises as ``stream``."""
-        found = bytearray()
-        async with platform.closing(self.stream(path, offset=offset, length=length)) as pieces:
-            async for piece in pieces:
-                found += piece
-        return bytes(found)
+        return await joined(self.stream(path, offset=offset, length=length))
 
     async def read_text(self, path: RemotePath) -> str:
         """A file of UTF-8. Raises UnicodeDecodeError, and as ``stream``."""
         return (await self.read(path)).decode()
 
-    async def stream(self, path: RemotePath, *, offset: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
+    def stream(self, path: RemotePath, *, offset: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
         """A file in pieces. A broken connection is made again where it broke.
 
         Raises NotFound, Forbidden, Conflict (``is_directory``, ``not_assigned``), and PreconditionFailed
         (``file_changed``) if another file has the name when it has to be opened again.
         """
-        if length == 0:
-            return
-        position, last = offset, "" if length is None else str(offset + length - 1)
-        etag, patience = "", Patience(self._client.patience_s)
-        while True:
-            is_part = bool(position or last)
-            headers = {"Range": f"bytes={position}-{last}"} if is_part else {}
-            if etag and is_part:
-                headers["If-Range"] = etag
-            broken: Exception
-            try:
-                async with self._client.stream(
-                    "GET", self._path, params=paths(path=path), headers=headers, silence_s=self._client.timeout_s
-                ) as answer:
-                    if etag and is_part and answer.status_code == 200:
-                        detail = "The file was replaced while it was read."
-                        raise PreconditionFailed(412, {"code": "file_changed", "detail": detail})
-                    etag = answer.headers["ETag"]
-                    async for piece in answer.aiter_raw():
-                        position += len(piece)
-                        patience.reset()
-                        yield piece
-                    return
-            except Unreachable as error:
-                broken = error
-            except ApiError as error:
-                if not etag or not may_pass(error):
-                    raise
-                broken = error
-            await platform.sleep(patience.pause_s(broken))
+        return stream_file(self._client, self._path, path, offset, length)
 
     # Files and directories of this machine ----------------------------------------------------------
 
@@ -136,10 +104,13 @@ class AsyncFiles:
 
     async def read_archive(self, path: RemotePath = ".") -> AsyncIterator[bytes]:
         """A directory as a tar archive, in pieces. Raises Unreachable if the connection breaks; then start again."""
-        async with self._client.stream(
-            "GET", f"{self._path}/archive", params=paths(path=path), silence_s=self._client.timeout_s
-        ) as answer:
-            async for piece in answer.aiter_raw():
+        async with (
+            self._client.stream(
+                "GET", f"{self._path}/archive", params=paths(path=path), silence_s=self._client.timeout_s
+            ) as answer,
+            platform.closing(answer.aiter_raw()) as pieces,
+        ):
+            async for piece in pieces:
                 yield piece
 
     async def write_archive(self, path: RemotePath, archive: platform.Source, *, parents: bool = False) -> int:
@@ -158,17 +129,9 @@ class AsyncFiles:
 
     # Names ------------------------------------------------------------------------------------------
 
-    async def list(self, path: RemotePath = ".", *, depth: int = 1) -> AsyncIterator[FileInfo]:
+    def list(self, path: RemotePath = ".", *, depth: int = 1) -> AsyncIterator[FileInfo]:
         """What is in a directory, parents before their content; links are not entered."""
-        cursor: str | None = None
-        while True:
-            query = {**paths(path=path), "depth": depth, "cursor": cursor}
-            page = await self._client.call("GET", f"{self._path}/list", params=query)
-            for item in page["items"]:
-                yield FileInfo.of(item)
-            cursor = page["nextCursor"]
-            if cursor is None:
-                return
+        return list_files(self._client, f"{self._path}/list", path, depth=depth)
 
     async def stat(self, path: RemotePath) -> FileInfo:
         """What a path names; a link itself. Raises NotFound."""

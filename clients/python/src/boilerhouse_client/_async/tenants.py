@@ -6,6 +6,7 @@ import base64
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from datetime import datetime
 from types import TracebackType
 from typing import Any
 from urllib.parse import quote
@@ -13,12 +14,13 @@ from urllib.parse import quote
 import httpx
 
 from boilerhouse_client._async import platform
-from boilerhouse_client._async.collections import AsyncCollection
+from boilerhouse_client._async.collections import AsyncListing, Filter
 from boilerhouse_client._async.commands import AsyncCommands
 from boilerhouse_client._async.files import AsyncFiles
+from boilerhouse_client._async.saved_files import AsyncSavedFiles
 from boilerhouse_client._async.terminals import AsyncTerminal
 from boilerhouse_client._async.transport import AsyncTransport
-from boilerhouse_client.answers import CommandResult, Direction, Executed, Json
+from boilerhouse_client.answers import CommandResult, Direction, Executed, Json, time_of
 from boilerhouse_client.errors import ApiError, Failed, NotFound, TimedOut, Unreachable
 from boilerhouse_client.wire import SHELL, Words, first_result, milliseconds, octets, text
 
@@ -61,18 +63,21 @@ class AsyncHeld:
         cut = done["stdoutTruncated"], done["stderrTruncated"]
         return Executed(done["exitCode"], out, err, done["truncated"], done["durationMs"], *cut)
 
-    async def logs(self, tail: int = 100) -> str:
-        return (await self.client.raw("GET", f"{self._path}/logs", params={"tail": tail})).text
+    async def logs(self, tail: int = 100, *, since: datetime | None = None) -> str:
+        """The last lines that the container wrote, of those after ``since``, which needs a time zone."""
+        query = {"tail": tail, "since": since and since.isoformat()}
+        return (await self.client.raw("GET", f"{self._path}/logs", params=query)).text
 
-    async def follow_logs(self, tail: int = 0) -> AsyncIterator[str]:
-        """Each line that the container writes from now on, until it ends."""
-        query = {"tail": tail, "follow": "true"}
+    async def follow_logs(self, tail: int = 0, *, since: datetime | None = None) -> AsyncIterator[str]:
+        """The last lines, and each line that the container writes from now on, until it ends."""
+        query = {"tail": tail, "since": since and since.isoformat(), "follow": "true"}
         async with self.client.stream("GET", f"{self._path}/logs", params=query) as answer:
             rest = b""
-            async for piece in answer.aiter_raw():
-                *lines, rest = (rest + piece).split(b"\n")
-                for line in lines:
-                    yield line.decode(errors="replace")
+            async with platform.closing(answer.aiter_raw()) as pieces:
+                async for piece in pieces:
+                    *lines, rest = (rest + piece).split(b"\n")
+                    for line in lines:
+                        yield line.decode(errors="replace")
             if rest:
                 yield rest.decode(errors="replace")
 
@@ -91,6 +96,7 @@ class AsyncTenant(AsyncHeld):
     def __init__(self, client: AsyncTransport, id: str) -> None:
         super().__init__(client, f"tenants/{quote(id, safe='')}")
         self.id = id
+        self.saved_files = AsyncSavedFiles(client, self._path)
 
     async def _wait(self, method: str, verb: str, body: Json | None, timeout_s: float) -> Any:
         limit = {"timeoutMs": milliseconds(timeout_s)}
@@ -117,11 +123,22 @@ class AsyncTenant(AsyncHeld):
     async def heartbeat(self) -> None:
         await self.client.call("POST", f"{self._path}/heartbeat")
 
-    def runs(self, **filters: str) -> AsyncIterator[Json]:
-        return AsyncCollection(self.client, f"{self._path}/runs").list(**filters)
+    async def set_ttl(self, ttl_s: float | None) -> datetime | None:
+        """Release the tenant, with a save, so long from now; None: never. Returns when.
 
-    def backups(self) -> AsyncIterator[Json]:
-        return AsyncCollection(self.client, f"{self._path}/backups").list()
+        Raises Conflict (``not_assigned``) unless the tenant holds a container.
+        """
+        body = {"ttlMs": None if ttl_s is None else milliseconds(ttl_s)}
+        ends: str | None = (await self.client.call("PUT", f"{self._path}/ttl", body))["endsAt"]
+        return None if ends is None else time_of(ends)
+
+    def runs(self, **filters: Filter) -> AsyncIterator[Json]:
+        """Its saves and restores. ``filters``: ``specId``, ``state``, ``direction``, ``trigger``."""
+        return AsyncListing(self.client, f"{self._path}/runs").list(**filters)
+
+    def backups(self, **filters: Filter) -> AsyncIterator[Json]:
+        """Its older states. ``filters``: ``specId``."""
+        return AsyncListing(self.client, f"{self._path}/backups").list(**filters)
 
     async def restore_backup(self, backup_id: str) -> Json:
         run: Json = await self.client.call("POST", f"{self._path}/backups/{backup_id}/restore")
@@ -132,6 +149,27 @@ class AsyncTenant(AsyncHeld):
         query = {"timeoutMs": milliseconds(timeout_s)}
         answer = await self.client.raw("DELETE", f"{self._path}/state", params=query, wait_s=timeout_s)
         return answer.status_code == 204
+
+    async def forget_state(self) -> int:
+        """After a claim failed with ``state_missing`` or ``state_moved``: let the next one begin with an empty state.
+
+        Returns how many saved locations are now expected to be empty. Raises Conflict (``not_missing``).
+        """
+        return int((await self.client.call("POST", f"{self._path}/forget-state"))["forgotten"])
+
+    async def network(self) -> Json:
+        """Where its container may send packets."""
+        found: Json = await self.client.call("GET", f"{self._path}/network")
+        return found
+
+    async def set_network(self, policy: Json, etag: str | None = None) -> Json:
+        """Narrow the pool's policy for it: ``{"mode": "list", "allow": ["192.0.2.1:443"]}``; ``{}`` narrows nothing.
+
+        With ``etag``, raises PreconditionFailed if another has changed it.
+        """
+        headers = {"If-Match": etag} if etag else {}
+        changed: Json = await self.client.call("PUT", f"{self._path}/network", policy, headers=headers)
+        return changed
 
 
 class AsyncPendingClaim(AsyncTenant):

@@ -9,9 +9,22 @@ from collections.abc import Iterator, Sequence
 from types import TracebackType
 
 from boilerhouse_client._sync import platform
-from boilerhouse_client._sync.collections import Collection
+from boilerhouse_client._sync.collections import (
+    ApiKeys,
+    Collection,
+    Containers,
+    Filter,
+    Listing,
+    Nodes,
+    NodeTokens,
+    Notifications,
+    Pools,
+    SyncRuns,
+    SyncSpecs,
+    Workloads,
+)
+from boilerhouse_client._sync.deployment import Deployment
 from boilerhouse_client._sync.tenants import Claim, Container, PendingClaim, Tenant
-from boilerhouse_client._sync.transport import Transport
 from boilerhouse_client.answers import Event, Json
 from boilerhouse_client.errors import ApiError, Unreachable
 from boilerhouse_client.wire import Words, claim_body, may_pass
@@ -19,7 +32,7 @@ from boilerhouse_client.wire import Words, claim_body, may_pass
 EVENTS_PAUSE_S = 0.5
 
 
-class Client(Transport):
+class Client(Deployment):
     """Talks to one Boilerhouse with one key. Several tasks or threads may use it at once."""
 
     def __init__(
@@ -48,17 +61,18 @@ class Client(Transport):
             verify=verify,
             transport=transport,
         )
-        self.workloads = Collection(self, "workloads")
-        self.pools = Collection(self, "pools")
-        self.sync_specs = Collection(self, "sync-specs")
-        self.sync_runs = Collection(self, "sync-runs")
-        self.containers = Collection(self, "containers")
-        self.nodes = Collection(self, "nodes")
+        self.workloads = Workloads(self, "workloads")
+        self.pools = Pools(self, "pools")
+        self.sync_specs = SyncSpecs(self, "sync-specs")
+        self.sync_runs = SyncRuns(self, "sync-runs")
+        self.containers = Containers(self, "containers")
+        self.nodes = Nodes(self, "nodes")
+        self.node_tokens = NodeTokens(self, "nodes/tokens")
         self.credentials = Collection(self, "credentials")
         self.registry_credentials = Collection(self, "registry-credentials")
-        self.notifications = Collection(self, "notifications")
-        self.api_keys = Collection(self, "api-keys")
-        self.audit = Collection(self, "audit")
+        self.notifications = Notifications(self, "notifications")
+        self.api_keys = ApiKeys(self, "api-keys")
+        self.audit = Listing(self, "audit")
 
     def __enter__(self) -> Client:
         return self
@@ -79,15 +93,17 @@ class Client(Transport):
         secrets: dict[str, str] | None = None,
         metadata: Json | None = None,
         network: Json | None = None,
+        ttl_s: float | None = None,
         command: Words | None = None,
         timeout_s: float = 30,
     ) -> Claim:
         """Claim a container for the tenant, or find the one that it holds.
 
         Use it in a ``with`` block, which releases at its end. ``command`` runs once the container is ready, in the same
-        request: ``claim.first_result``. Raises ApiError.
+        request: ``claim.first_result``. After ``ttl_s`` the tenant is released, with a save, however active it is.
+        Raises ApiError.
         """
-        body = claim_body(pool_id, config=config, secrets=secrets, metadata=metadata, network=network, command=command)
+        body = claim_body(pool_id, config, secrets, metadata, network, ttl_s, command=command)
         return Claim(self, self.tenant(tenant_id)._wait("POST", "claim", body, timeout_s))
 
     def begin_claim(
@@ -99,21 +115,22 @@ class Client(Transport):
         secrets: dict[str, str] | None = None,
         metadata: Json | None = None,
         network: Json | None = None,
+        ttl_s: float | None = None,
         timeout_s: float = 30,
     ) -> PendingClaim:
         """Claim without waiting (``wait: false``), for a state whose restore takes longer than a request may.
 
         ``timeout_s`` bounds only the wait for a container. Raises ApiError when the claim is refused.
         """
-        body = claim_body(pool_id, config=config, secrets=secrets, metadata=metadata, network=network, wait=False)
+        body = claim_body(pool_id, config, secrets, metadata, network, ttl_s, wait=False)
         return PendingClaim(self, self.tenant(tenant_id)._wait("POST", "claim", body, timeout_s))
 
     def tenant(self, tenant_id: str) -> Tenant:
         return Tenant(self, tenant_id)
 
-    def tenants(self, **filters: str) -> Iterator[Json]:
-        """Tenants that hold something."""
-        return Collection(self, "tenants").list(**filters)
+    def tenants(self, **filters: Filter) -> Iterator[Json]:
+        """Tenants that hold something. ``filters``: ``poolId``, ``state``."""
+        return Listing(self, "tenants").list(**filters)
 
     def container(self, container_id: str) -> Container:
         """A container by its id, for staff."""

@@ -7,6 +7,7 @@ import base64
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from datetime import datetime
 from types import TracebackType
 from typing import Any
 from urllib.parse import quote
@@ -14,12 +15,13 @@ from urllib.parse import quote
 import httpx
 
 from boilerhouse_client._sync import platform
-from boilerhouse_client._sync.collections import Collection
+from boilerhouse_client._sync.collections import Filter, Listing
 from boilerhouse_client._sync.commands import Commands
 from boilerhouse_client._sync.files import Files
+from boilerhouse_client._sync.saved_files import SavedFiles
 from boilerhouse_client._sync.terminals import Terminal
 from boilerhouse_client._sync.transport import Transport
-from boilerhouse_client.answers import CommandResult, Direction, Executed, Json
+from boilerhouse_client.answers import CommandResult, Direction, Executed, Json, time_of
 from boilerhouse_client.errors import ApiError, Failed, NotFound, TimedOut, Unreachable
 from boilerhouse_client.wire import SHELL, Words, first_result, milliseconds, octets, text
 
@@ -60,18 +62,21 @@ class Held:
         cut = done["stdoutTruncated"], done["stderrTruncated"]
         return Executed(done["exitCode"], out, err, done["truncated"], done["durationMs"], *cut)
 
-    def logs(self, tail: int = 100) -> str:
-        return (self.client.raw("GET", f"{self._path}/logs", params={"tail": tail})).text
+    def logs(self, tail: int = 100, *, since: datetime | None = None) -> str:
+        """The last lines that the container wrote, of those after ``since``, which needs a time zone."""
+        query = {"tail": tail, "since": since and since.isoformat()}
+        return (self.client.raw("GET", f"{self._path}/logs", params=query)).text
 
-    def follow_logs(self, tail: int = 0) -> Iterator[str]:
-        """Each line that the container writes from now on, until it ends."""
-        query = {"tail": tail, "follow": "true"}
+    def follow_logs(self, tail: int = 0, *, since: datetime | None = None) -> Iterator[str]:
+        """The last lines, and each line that the container writes from now on, until it ends."""
+        query = {"tail": tail, "since": since and since.isoformat(), "follow": "true"}
         with self.client.stream("GET", f"{self._path}/logs", params=query) as answer:
             rest = b""
-            for piece in answer.iter_raw():
-                *lines, rest = (rest + piece).split(b"\n")
-                for line in lines:
-                    yield line.decode(errors="replace")
+            with platform.closing(answer.iter_raw()) as pieces:
+                for piece in pieces:
+                    *lines, rest = (rest + piece).split(b"\n")
+                    for line in lines:
+                        yield line.decode(errors="replace")
             if rest:
                 yield rest.decode(errors="replace")
 
@@ -90,6 +95,7 @@ class Tenant(Held):
     def __init__(self, client: Transport, id: str) -> None:
         super().__init__(client, f"tenants/{quote(id, safe='')}")
         self.id = id
+        self.saved_files = SavedFiles(client, self._path)
 
     def _wait(self, method: str, verb: str, body: Json | None, timeout_s: float) -> Any:
         limit = {"timeoutMs": milliseconds(timeout_s)}
@@ -116,11 +122,22 @@ class Tenant(Held):
     def heartbeat(self) -> None:
         self.client.call("POST", f"{self._path}/heartbeat")
 
-    def runs(self, **filters: str) -> Iterator[Json]:
-        return Collection(self.client, f"{self._path}/runs").list(**filters)
+    def set_ttl(self, ttl_s: float | None) -> datetime | None:
+        """Release the tenant, with a save, so long from now; None: never. Returns when.
 
-    def backups(self) -> Iterator[Json]:
-        return Collection(self.client, f"{self._path}/backups").list()
+        Raises Conflict (``not_assigned``) unless the tenant holds a container.
+        """
+        body = {"ttlMs": None if ttl_s is None else milliseconds(ttl_s)}
+        ends: str | None = (self.client.call("PUT", f"{self._path}/ttl", body))["endsAt"]
+        return None if ends is None else time_of(ends)
+
+    def runs(self, **filters: Filter) -> Iterator[Json]:
+        """Its saves and restores. ``filters``: ``specId``, ``state``, ``direction``, ``trigger``."""
+        return Listing(self.client, f"{self._path}/runs").list(**filters)
+
+    def backups(self, **filters: Filter) -> Iterator[Json]:
+        """Its older states. ``filters``: ``specId``."""
+        return Listing(self.client, f"{self._path}/backups").list(**filters)
 
     def restore_backup(self, backup_id: str) -> Json:
         run: Json = self.client.call("POST", f"{self._path}/backups/{backup_id}/restore")
@@ -131,6 +148,27 @@ class Tenant(Held):
         query = {"timeoutMs": milliseconds(timeout_s)}
         answer = self.client.raw("DELETE", f"{self._path}/state", params=query, wait_s=timeout_s)
         return answer.status_code == 204
+
+    def forget_state(self) -> int:
+        """After a claim failed with ``state_missing`` or ``state_moved``: let the next one begin with an empty state.
+
+        Returns how many saved locations are now expected to be empty. Raises Conflict (``not_missing``).
+        """
+        return int((self.client.call("POST", f"{self._path}/forget-state"))["forgotten"])
+
+    def network(self) -> Json:
+        """Where its container may send packets."""
+        found: Json = self.client.call("GET", f"{self._path}/network")
+        return found
+
+    def set_network(self, policy: Json, etag: str | None = None) -> Json:
+        """Narrow the pool's policy for it: ``{"mode": "list", "allow": ["192.0.2.1:443"]}``; ``{}`` narrows nothing.
+
+        With ``etag``, raises PreconditionFailed if another has changed it.
+        """
+        headers = {"If-Match": etag} if etag else {}
+        changed: Json = self.client.call("PUT", f"{self._path}/network", policy, headers=headers)
+        return changed
 
 
 class PendingClaim(Tenant):

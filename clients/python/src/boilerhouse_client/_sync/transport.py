@@ -64,9 +64,9 @@ class Transport:
         """The same, as a response.
 
         ``json``, ``params``, ``headers``; ``payload`` for a body of bytes; ``wait_s`` for how long the request itself
-        asks to wait. It is sent again where that is safe: a POST carries an ``Idempotency-Key``, and what is
-        conditional is not repeated once it may have arrived. Raises ApiError, and Unreachable, also for a redirect: the
-        key is for this address alone.
+        asks to wait; ``retries`` in place of the client's. It is sent again where that is safe: a POST carries an
+        ``Idempotency-Key``, and what is conditional is not repeated once it may have arrived. Raises ApiError, and
+        Unreachable, also for a redirect: the key is for this address alone.
         """
         return self._send(method, path, **options)
 
@@ -91,8 +91,9 @@ class Transport:
         with self.stream("GET", path, params=params, headers=headers, silence_s=SILENCE_S) as answer:
             yield OPEN
             parser = Parser()
-            for piece in answer.iter_raw():
-                yield from parser.feed(piece)
+            with platform.closing(answer.iter_raw()) as pieces:
+                for piece in pieces:
+                    yield from parser.feed(piece)
 
     def address(self, path: str) -> Address:
         """Of a WebSocket below ``/ws/``."""
@@ -111,9 +112,10 @@ class Transport:
         wait_s: float = 0,
         is_stream: bool = False,
         silence_s: float | None = None,
+        retries: int | None = None,
         **options: Any,
     ) -> httpx.Response:
-        named = dict(headers or {})
+        named, most = dict(headers or {}), self.retries if retries is None else retries
         if method == "POST":
             named.setdefault("Idempotency-Key", uuid.uuid4().hex)
         reads_s = silence_s if is_stream else self.timeout_s + wait_s
@@ -123,7 +125,7 @@ class Transport:
             try:
                 answer = self._once(method, path, named, payload, timeout, is_stream=is_stream, **options)
             except httpx.TransportError as broken:
-                if attempt == self.retries or not _may_repeat(broken, named, payload):
+                if attempt == most or not _may_repeat(broken, named, payload):
                     raise Unreachable(f"{self.url} does not answer: {broken!r}") from broken
                 pause = 0.2 * 2**attempt
                 attempt += 1
@@ -133,7 +135,7 @@ class Transport:
                 error = error_of(answer)
                 if error.code == IN_FLIGHT and time.monotonic() < until:  # ours, whose answer was lost
                     pause = error.retry_after or 1
-                elif attempt < self.retries and _may_come(error) and _is_repeatable(payload):
+                elif attempt < most and _may_come(error) and _is_repeatable(payload):
                     pause = error.retry_after or 0
                     attempt += 1
                 else:

@@ -1,0 +1,105 @@
+# Made of _async/deployment.py by scripts/python-client.sh: change that one.
+"""What there is once in a deployment: settings, figures, health, kept events; and files by a signed link."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from boilerhouse_client._sync import platform
+from boilerhouse_client._sync.collections import Filter, Listing
+from boilerhouse_client._sync.transport import Transport
+from boilerhouse_client.answers import Event, FileInfo, Json, Link
+from boilerhouse_client.errors import Unavailable
+from boilerhouse_client.payloads import payload_of
+from boilerhouse_client.wire import error_of
+
+
+class Deployment(Transport):
+    """The deployment as a whole."""
+
+    def settings(self) -> Json:
+        found: Json = self.call("GET", "settings")
+        return found
+
+    def replace_settings(self, body: Json, etag: str | None = None) -> Json:
+        """Write all settings. With ``etag``, raises PreconditionFailed if another has changed them."""
+        changed: Json = self.call("PUT", "settings", body, headers={"If-Match": etag} if etag else {})
+        return changed
+
+    def update_settings(self, **changes: Any) -> Json:
+        """Change some settings and nothing that another changes meanwhile. Raises PreconditionFailed."""
+        answer = self.raw("GET", "settings")
+        return self.replace_settings({**answer.json(), **changes}, answer.headers.get("ETag"))
+
+    def stats(self) -> Json:
+        found: Json = self.call("GET", "stats")
+        return found
+
+    def usage(self, **filters: Filter) -> Iterator[Json]:
+        """What tenants have used. ``filters``: ``month`` (``2026-11``), ``tenantId``, ``by`` (``tenant``, ``day``)."""
+        return Listing(self, "usage").list(**filters)
+
+    def health(self) -> Json:
+        """Whether the web process answers, and its version."""
+        found: Json = self.call("GET", "health")
+        return found
+
+    def ready(self) -> Json:
+        """What the deployment needs to work, checked now; also if something of it fails."""
+        try:
+            found: Json = self.call("GET", "health/ready", retries=0)
+        except Unavailable as error:
+            if "checks" not in error.document:
+                raise
+            return error.document
+        return found
+
+    def metrics(self) -> str:
+        """The metrics, as Prometheus reads them."""
+        return (self.raw("GET", "metrics")).text
+
+    def past_events(self, after: int | None = None, **filters: Filter) -> Iterator[Event]:
+        """Events that are kept, newest first; or those after an id, oldest first.
+
+        ``filters``: ``type``, ``poolId``, ``tenantId``, ``containerId``. An event of type ``reset`` comes first if
+        events after the id have been deleted.
+        """
+        cursor: str | None = None
+        position = after
+        while True:
+            query = {**filters, "after": position, "cursor": cursor, "limit": 200}
+            page = self.call("GET", "events", params=query)
+            if page["reset"] and position is not None:
+                yield Event(position, "reset", {}, "")
+            for item in page["items"]:
+                yield Event(item["id"], item["type"], item["payload"], item["timestamp"])
+            cursor = page["nextCursor"]
+            if after is not None and page["items"]:
+                position = page["items"][-1]["id"]
+            elif cursor is None:
+                return
+
+    # Files by a signed link, without the key ----------------------------------------------------------
+
+    def read_link(self, link: Link | str) -> bytes:
+        """The file that a link leads to, in memory. The key is not sent. Raises ApiError and Unreachable."""
+        answer = self.ask_elsewhere("GET", _url_of(link))
+        if not answer.is_success:
+            raise error_of(answer)
+        return answer.content
+
+    def write_link(self, link: Link | str, data: platform.Source) -> FileInfo:
+        """Write the file that a link leads to, as ``files.write``. The key is not sent, and nothing is sent again."""
+        payload = payload_of(data)
+        headers = {"Content-Type": "application/octet-stream"}
+        if payload.length is not None:
+            headers["Content-Length"] = str(payload.length)
+        answer = self.ask_elsewhere("PUT", _url_of(link), headers=headers, content=platform.content(payload))
+        if not answer.is_success:
+            raise error_of(answer)
+        return FileInfo.of(answer.json())
+
+
+def _url_of(link: Link | str) -> str:
+    return link if isinstance(link, str) else link.url
