@@ -11,7 +11,7 @@ STATIC = Path(__file__).resolve().parents[2] / "static"
 
 
 def faces() -> list[str]:
-    return re.findall(r"@font-face \{(.*?)\n\}", (STATIC / "fonts.css").read_text(), re.DOTALL)
+    return re.findall(r"@font-face \{(.*?)\n\}", (STATIC / "tokens.css").read_text(), re.DOTALL)
 
 
 @pytest.mark.django_db
