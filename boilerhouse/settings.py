@@ -212,6 +212,8 @@ BOILERHOUSE_PUBLISH_HOST = env.str("BOILERHOUSE_PUBLISH_HOST", "127.0.0.2")
 """The loopback address of published ports, never the dashboard's: browsers send cookies to all ports of a host."""
 BOILERHOUSE_NODE_ADDRESS = env.str("BOILERHOUSE_NODE_ADDRESS", "")
 """Host and port at which other nodes reach this one; empty: they do not (``web.node_server``)."""
+BOILERHOUSE_FENCE_ADDRESS = env.str("BOILERHOUSE_FENCE_ADDRESS", BOILERHOUSE_NODE_ADDRESS)
+"""Host and port of UDP at which other nodes' fences ask this node's; empty: nowhere (``pools.fencing``)."""
 DOCKER_HOST = env.str("DOCKER_HOST", "unix:///var/run/docker.sock")
 BOILERHOUSE_RUNTIME: dict[str, Any] = {
     "BACKEND": "pools.runtime.docker.DockerRuntime",

@@ -27,6 +27,7 @@ from django.conf import settings
 from boilerhouse.core.errors import BoilerhouseError
 from pools import host, lifecycle
 from pools.errors import DirectoryGone, EngineUnavailable, Locked
+from pools.fencing import state as fence_state
 from pools.models import Container
 from pools.nodes import at_home, here
 from pools.runtime.base import ContainerRuntime
@@ -143,6 +144,12 @@ def group_of(runtime_id: str, root: Path = CGROUP) -> Group | None:
     return None
 
 
+def is_visible(root: Path = CGROUP) -> bool:
+    """Whether this process can freeze containers by the kernel."""
+    at = root if (root / "cgroup.controllers").exists() else root / "freezer"
+    return at.is_dir() and os.access(at, os.W_OK)
+
+
 def of(runtime: ContainerRuntime, runtime_id: str, name: str) -> Freezer | None:
     """How to freeze the container; None if it does not run. Raises the engine's errors."""
     if runtime_id and (group := group_of(runtime_id)):
@@ -161,7 +168,10 @@ def is_frozen(runtime_id: str) -> bool:
 
 
 def left_frozen() -> list[UUID]:
-    """Frozen tenant containers of this node: during a save, or left over by a killed one."""
+    """Frozen tenant containers of this node: during a save, or left over by a killed one. None while the node's fence
+    keeps them frozen."""
+    if fence_state.is_frozen():
+        return []
     rows = list(Container.objects.here().filter(state=ContainerState.CLAIMED).values_list("pk", "runtime_id"))
     groups = {pk: group_of(runtime_id) for pk, runtime_id in rows}
     frozen = [pk for pk, runtime_id in rows if groups[pk] and is_frozen(runtime_id)]

@@ -6,9 +6,9 @@ from datetime import timedelta
 
 from django.db.models import BooleanField, ExpressionWrapper, Q
 
-from boilerhouse.attention.cause import Cause, Kind, Thing
+from boilerhouse.attention.cause import Cause, Kind, Severity, Thing
 from boilerhouse.attention.words import age, count, sentence
-from boilerhouse.core import clock, nodes
+from boilerhouse.core import clock, node_leases, nodes
 from boilerhouse.core.models import FailingStep, Lease, Node, QueueHealth
 from boilerhouse.core.querysets import without_heartbeat
 from boilerhouse.core.states import NodeState
@@ -29,11 +29,26 @@ def _nodes() -> list[Cause]:
     silent = ExpressionWrapper(without_heartbeat(), output_field=BooleanField())
     engine_down = Q(state=NodeState.ACTIVE) & ~Q(engine_error="")
     lost = Q(state=NodeState.LOST)
-    rows = list(Node.objects.annotate(is_silent=silent).filter(without_heartbeat() | engine_down | lost).order_by("pk"))
+    unfenced = node_leases.is_unfenced()
+    rows = list(
+        Node.objects.annotate(is_silent=silent, is_unfenced=ExpressionWrapper(unfenced, output_field=BooleanField()))
+        .filter(without_heartbeat() | engine_down | lost | unfenced)
+        .order_by("pk")
+    )
     fallen = [node for node in rows if node.is_silent]  # type: ignore[attr-defined]
     waiting = nodes.waiting_tasks() if fallen else {}
     engines = _engines([node for node in rows if node.state == NodeState.ACTIVE and node.engine_error])
+    engines += [_unfenced(node) for node in rows if node.is_unfenced]  # type: ignore[attr-defined]
     return [*map(_lost, filter(_is_lost, rows)), *(_silent(node, waiting.get(node.pk, 0)) for node in fallen), *engines]
+
+
+def _unfenced(node: Node) -> Cause:
+    return Cause(
+        key=f"fence:{node.pk}", kind=Kind.NODE_LOST, severity=Severity.WARNING, what="Node {} has no fence any more",
+        thing=Thing.NODE, subject=node.pk, why="Its worker is alive, but run_fence has stopped to renew the lease.",
+        effect="If the node is cut off now, its tenants cannot claim elsewhere before an operator declares it lost.",
+        since=node.leased_at or clock.now(),
+    )  # fmt: skip
 
 
 def _is_lost(node: Node) -> bool:

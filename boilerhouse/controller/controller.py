@@ -24,7 +24,7 @@ from boilerhouse.controller import retention
 from boilerhouse.controller.engine_watch import EngineWatch
 from boilerhouse.controller.node_watch import NodeWatch
 from boilerhouse.controller.rights import TTL, Right
-from boilerhouse.core import clock, compiled, failpoints, node_tokens, nodes, tenant_usage
+from boilerhouse.core import clock, compiled, failpoints, node_leases, node_tokens, nodes, tenant_usage
 from boilerhouse.core.compiled import Compiled
 from boilerhouse.core.cooldown import Cooldown
 from boilerhouse.core.deployment import has_joined, node_id
@@ -209,8 +209,11 @@ def refresh_names() -> int:
 
 
 def watch_nodes() -> int:
-    """Report nodes that have lost their last living worker or have one again."""
-    return nodes.watch()
+    """Report nodes that have lost their last living worker or have one again; give up those whose lease is over."""
+    return nodes.watch() + _expiry.look()
+
+
+_expiry = node_leases.Expiry()
 
 
 def settle_lost_nodes() -> int:

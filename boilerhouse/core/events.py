@@ -45,6 +45,7 @@ TYPES = frozenset(
         "node.silent",
         "node.returned",
         "node.lost",
+        "node.thawed",
         "node.cordoned",
         "node.uncordoned",
         "node.joined",

@@ -53,6 +53,14 @@ class Node(models.Model):
     lost_by = models.CharField(max_length=160, default="", db_default="", blank=True)
     """Who declared that, as in events."""
     lost_reason = models.CharField(max_length=500, default="", db_default="", blank=True)
+    leased_since = models.DateTimeField(null=True, blank=True)
+    """Since when its fence runs (``pools.fencing``); null: it has none."""
+    leased_at = models.DateTimeField(null=True, blank=True)
+    """When its fence last renewed its lease, by the database's clock."""
+    fence_address = models.CharField(max_length=100, default="", db_default="", blank=True)
+    """Where other nodes ask its fence, as ``host:port``; empty: nowhere."""
+    fence_peers = models.JSONField(default=list, db_default=Value([], models.JSONField()), blank=True)
+    """The nodes by whose word its fence judges an outage."""
     cordoned_at = models.DateTimeField(null=True, blank=True)
     """Since then it gets no new containers; null: it does. Its state says whether it is alive, whatever this says."""
     cordoned_by = models.CharField(max_length=160, default="", db_default="", blank=True)

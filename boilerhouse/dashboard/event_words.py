@@ -38,6 +38,7 @@ LABELS = {
     "node.silent": "Node silent",
     "node.returned": "Node returned",
     "node.lost": "Node lost",
+    "node.thawed": "Containers of a node had stopped",
     "node.cordoned": "Node cordoned",
     "node.uncordoned": "Node uncordoned",
     "node.joined": "Node joined",

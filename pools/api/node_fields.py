@@ -65,6 +65,9 @@ class NodeOutput(ApiSerializer):
     )
     promised = PromisedOutput()
     heartbeat_at = serializers.DateTimeField(help_text="The last heartbeat of a worker there.")
+    leased_at = serializers.DateTimeField(
+        allow_null=True, help_text="When its fence last renewed its lease; null: it has no fence."
+    )
     address = serializers.CharField(help_text="Where it listens for other nodes; empty: it does not.")
     joined_at = serializers.DateTimeField(
         allow_null=True, help_text="When it last joined by a token; null: it has been there from the beginning."

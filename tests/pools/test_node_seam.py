@@ -62,6 +62,7 @@ NODE_ID = {
     "pools/image_pulls.py": "this node's pulls",
     "pools/querysets.py": "here()",
     "pools/dry_runs.py": "a dry run lives and ends here",
+    "pools/fencing/state.py": "what this node's fence keeps",
     "tenants/disks.py": "this node's tenants, in a query that is built once",
     "tenants/state_erasure.py": "every other node is told",
     "tenants/upkeep/containers.py": "what this node's freezer shows",
@@ -103,7 +104,7 @@ KERNEL = {
     # By a runtime id or a process id that came from the container's node, or of the own process.
     "boilerhouse/operations/supervisor.py", "boilerhouse/process/pids.py", "boilerhouse/process/processes.py",
     "boilerhouse/process/stalls.py",
-    "boilerhouse/process/priority.py", "pools/bridging.py", "pools/freezer.py", "pools/host_processes.py",
+    "boilerhouse/process/priority.py", "pools/bridging.py", "pools/fencing/guard.py", "pools/freezer.py", "pools/host_processes.py",
     "pools/guest/connections.py", "pools/mount_check.py", "pools/name_resolution.py", "pools/unlinked_files.py", "pools/usage.py", "syncing/connect_guard.py",
     "syncing/jail.py", "syncing/sinks/local.py",
 }  # fmt: skip

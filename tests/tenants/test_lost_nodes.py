@@ -113,12 +113,13 @@ def test_a_heartbeat_at_the_last_moment_keeps_the_node(pool, there, monkeypatch)
     """The row was read as silent; the worker beats before it is written."""
     write = node_loss._write
 
-    def beat_first(node, reason):
+    def beat_first(node, reason, condition):
         Node.objects.filter(pk=node.pk).update(heartbeat_at=Now())
-        return write(node, reason)
+        return write(node, reason, condition)
 
     monkeypatch.setattr(node_loss, "_write", beat_first)
-    lose()
+    with pytest.raises(node_loss.NodeAlive):
+        lose()
     assert Node.objects.get(pk="there").state == NodeState.SILENT
 
 

@@ -267,6 +267,7 @@ TONES = {
     "node.silent": "error",
     "node.returned": "ok",
     "node.lost": "error",
+    "node.thawed": "warn",
     "node.cordoned": "warn",
     "node.uncordoned": "ok",
     "node.joined": "ok",
@@ -356,6 +357,8 @@ def sentence(event: Event) -> SafeString:
         case "node.lost":
             why = f": {payload['reason']}" if payload.get("reason") else ""
             parts = ["Node ", _mono(payload.get("node")), f" was declared lost{why}"]
+        case "node.thawed":
+            parts = ["Containers of node ", _mono(payload.get("node")), f" stood still for {payload.get('frozenS')} s"]
         case "node.returned":
             parts = ["Node ", _mono(payload.get("node")), " is back"]
         case "node.cordoned":

@@ -1,4 +1,4 @@
-"""Run what a machine needs to be a node: a controller that watches it, and a worker."""
+"""Run what a machine needs to be a node: its fence, a controller that watches it, and a worker."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from boilerhouse.core import node_identity, node_tokens, nodes
 from boilerhouse.core.deployment import check_node, deployment_id, node_id
 from boilerhouse.operations import supervise, supervisor
 from boilerhouse.process import commands
+from pools import freezer
 
 
 class Command(commands.Command):
     help = (
-        "Run a worker and a controller on this machine until SIGTERM, and start them again when they end; with"
+        "Run a fence, a worker and a controller on this machine until SIGTERM, and start them again when they end; with"
         " BOILERHOUSE_NODE_ADDRESS also a server for other nodes. For nodes of a deployment on PostgreSQL; on one"
         " machine with SQLite, use up."
     )
@@ -32,6 +33,10 @@ class Command(commands.Command):
         self.say(f"Node {node_id()} of deployment {deployment_id()}")
         connection.close()
         programs = [supervisor.command("controller", "run_controller"), supervisor.command("worker", "run_worker")]
+        if freezer.is_visible():
+            programs.insert(0, supervisor.command("fence", "run_fence"))
+        else:
+            self.say("The kernel's freezer is not visible here: this node has no fence (docs/nodes.md).")
         if settings.BOILERHOUSE_NODE_ADDRESS:
             self.say(f"Other nodes reach it at {settings.BOILERHOUSE_NODE_ADDRESS}")
             programs.append(supervisor.node_server())
