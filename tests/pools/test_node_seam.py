@@ -70,6 +70,7 @@ NODE_ID = {
 DIRECTORY = {
     "boilerhouse/core/node_identity.py": "this node's certificate",
     "boilerhouse/operations/joining.py": "what a machine that joins stores",
+    "boilerhouse/web/node_server.py": "the socket behind this node's listener",
     "boilerhouse/operations/management/commands/join.py": "names it, for people",
     "boilerhouse/operations/node_report.py": "the page of this node",
     "boilerhouse/dashboard/pages/node.py": "the page of this node",
