@@ -97,7 +97,8 @@ class Reader:
             end = _HEAD.size + length
             if len(self._data) < end:
                 break
-            payload = bytes(self._data[_HEAD.size : end])
+            with memoryview(self._data) as view:  # a slice of the array itself would be one more copy
+                payload = bytes(view[_HEAD.size : end])
             del self._data[:end]
             yield kind, payload
 
