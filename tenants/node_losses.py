@@ -11,10 +11,12 @@ from typing import Any
 from uuid import UUID
 
 import structlog
+from django.db.models import BooleanField, ExpressionWrapper, Q
 from django.db.models.functions import Now
 from django_q.models import OrmQ
 
-from boilerhouse.core import clock
+from boilerhouse.core import clock, compiled
+from boilerhouse.core.compiled import Compiled
 from boilerhouse.core.cooldown import Cooldown
 from boilerhouse.core.events import emit, recording, wake
 from boilerhouse.core.models import Node
@@ -25,7 +27,7 @@ from boilerhouse.queues.tasks import enqueue
 from pools import lifecycle
 from pools.models import Container, Pool
 from pools.nodes import NodeAccess
-from tenants import errors, releases, wait_queue
+from tenants import errors, node_drains, releases, wait_queue
 from tenants.models import Assignment, Tenant
 from tenants.states import AssignmentState, ReleaseReason, ReleaseStep, Source
 
@@ -40,9 +42,22 @@ _sent = Cooldown(10)
 
 
 def settle() -> int:
-    """Settle containers of lost nodes, and have nodes that are back removed theirs. Returns how many."""
-    lost = list(Node.objects.filter(state=NodeState.LOST))
-    return each(lost, _settle_node) if lost else 0
+    """Settle containers of lost nodes, have nodes that are back remove theirs, and empty those that are drained.
+    Returns how much was done."""
+    return each(_departing().instances(Node), _go_on)
+
+
+@compiled.cached
+def _departing() -> Compiled:
+    is_due = ExpressionWrapper(Q(drains_at__lte=Now()), output_field=BooleanField())
+    rows = Node.objects.filter(Q(state=NodeState.LOST) | Q(drains_at__isnull=False, drained_at=None))
+    return compiled.selection(rows.annotate(is_due=is_due).order_by("pk"))
+
+
+def _go_on(node: Node) -> int:
+    if node.is_lost:
+        return _settle_node(node)
+    return node_drains.drain(node, is_due=bool(node.is_due))  # type: ignore[attr-defined]
 
 
 def _settle_node(node: Node) -> int:

@@ -24,7 +24,7 @@ TRANSITIONS: dict[AssignmentState, frozenset[AssignmentState]] = {
     AssignmentState.PENDING: frozenset({AssignmentState.ASSIGNED, AssignmentState.RELEASING, AssignmentState.ENDED}),
     AssignmentState.ASSIGNED: frozenset({AssignmentState.RELEASING, AssignmentState.ENDED}),
     AssignmentState.RELEASING: frozenset({AssignmentState.RELEASE_FAILED, AssignmentState.ENDED}),
-    AssignmentState.RELEASE_FAILED: frozenset({AssignmentState.RELEASING}),
+    AssignmentState.RELEASE_FAILED: frozenset({AssignmentState.RELEASING, AssignmentState.ENDED}),
     AssignmentState.ENDED: frozenset(),
 }
 LIVE = frozenset(AssignmentState) - {AssignmentState.ENDED}
@@ -56,6 +56,8 @@ class ReleaseReason(TextChoices):
     """Its disk use exceeded its limit, or grew the fastest while the node's disk was low."""
     EXPIRED = "expired"
     """Its time to live has passed."""
+    NODE_DRAINED = "node_drained"
+    """Its node was drained."""
     NODE_LOST = "node_lost"
     """Its node was declared lost; what was not saved is there."""
 

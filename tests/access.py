@@ -93,6 +93,7 @@ MAY: dict[str, dict[str, set[Role]]] = {
     "nodes": {"GET": STAFF_READ},
     "nodes/*": {"GET": STAFF_READ, "PUT": STAFF_WRITE},
     "nodes/*/cordon": {"POST": STAFF_WRITE},
+    "nodes/*/drain": {"POST": STAFF_WRITE},
     "nodes/*/lost": {"POST": STAFF_WRITE},
     "nodes/*/uncordon": {"POST": STAFF_WRITE},
     "nodes/tokens": {"GET": {ADMIN}, "POST": {ADMIN}},

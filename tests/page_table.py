@@ -39,7 +39,7 @@ QUESTIONS: dict[str, str] = {
     "sync-trigger": "spec", "delete-spec": "spec", "workload-roll-back": "workload", "workload-refresh": "workload",
     "delete-workload": "workload", "revoke-key": "key", "user-disable": "user", "user-end-sessions": "user",
     "user-new-password": "user", "delete-credential": "credential", "delete-registry-credential": "registry",
-    "delete-notification": "notification", "tenant-file-remove": "tenant", "node-lost": "node",
+    "delete-notification": "notification", "tenant-file-remove": "tenant", "node-lost": "node", "node-drain": "node",
 }  # fmt: skip
 """Actions that ask first, by the kind of their object: without scripts, the question is a page."""
 OF_A_SELECTION = {"release-many", "containers-remove"}

@@ -112,6 +112,7 @@ REQUESTS: dict[str, Any] = {
         "time": "2026-01-31T12:00:00Z",
         "certificateRequest": "-----BEGIN CERTIFICATE REQUEST-----\n…\n-----END CERTIFICATE REQUEST-----\n",
     },
+    "drainNode": {"afterMs": 600_000, "reason": "memory is replaced on Friday"},
     "declareNodeLost": {"isOff": True, "reason": "its mainboard is dead"},
     "createApiKey": {"name": "ci", "role": "tenant", "tenantIds": ["alice"], "expiresAt": None},
     "rotateApiKey": {"overlapMs": 86_400_000},
@@ -249,7 +250,15 @@ BY_NAME |= dict.fromkeys(("runsMs", "backupsMs"), 30 * 86_400_000)
 BY_NAME |= {"auditMs": 365 * 86_400_000, "allowRoot": False, "allowHostNetwork": False, "max": 10, "total": 3}
 BY_NAME |= {"intervalMs": 60_000}
 BY_NAME |= {"labels": {"zone": "cellar"}, "overcommit": 1.5, "cordoned": False, "cordonedAt": None, "cordonReason": ""}
-BY_NAME |= {"epoch": 0, "lostAt": None, "lostBy": "", "lostReason": "", "leasedAt": None}
+BY_NAME |= {
+    "epoch": 0,
+    "lostAt": None,
+    "lostBy": "",
+    "lostReason": "",
+    "leasedAt": None,
+    "drainsAt": None,
+    "drainedAt": None,
+}
 BY_NAME |= {"arch": "x86_64", "runtimes": ["runc"], "engineVersion": "27.5.1", "engineError": ""}
 BY_NAME |= {"percent": 100.0, "memoryBytes": 23_068_672, "diskBytes": 1_048_576, "cpuCores": 0.4, "durationMs": 12}
 COMPONENTS: dict[str, Any] = {

@@ -66,6 +66,10 @@ class Node(models.Model):
     cordoned_by = models.CharField(max_length=160, default="", db_default="", blank=True)
     """Who cordoned it, as in events."""
     cordon_reason = models.CharField(max_length=500, default="", db_default="", blank=True)
+    drains_at = models.DateTimeField(null=True, blank=True)
+    """From when its tenants are released, by the database's clock; null: it is not drained."""
+    drained_at = models.DateTimeField(null=True, blank=True)
+    """When it had no container any more."""
     labels = models.JSONField(default=dict, db_default=Value({}, models.JSONField()), blank=True)
     """What operators say of it: names and values."""
     overcommit = models.FloatField(null=True, blank=True)
@@ -112,6 +116,10 @@ class Node(models.Model):
     @property
     def is_cordoned(self) -> bool:
         return self.cordoned_at is not None
+
+    @property
+    def is_draining(self) -> bool:
+        return self.drains_at is not None
 
     @property
     def is_lost(self) -> bool:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from typing import Any
+
+from django.db.models.functions import Now
 
 from boilerhouse.core import audit, context
 from boilerhouse.core.clock import now
@@ -48,12 +51,29 @@ def cordon(node_id: str, reason: str = "") -> None:
         emit("node.cordoned", node=node_id, reason=reason)
 
 
+def drain(node_id: str, reason: str = "", *, after: timedelta = timedelta(0)) -> None:
+    """The node is emptied: it is cordoned, its idle containers are replaced elsewhere, and its tenants are released,
+    with a save, ``after`` this time. Raises NodeNotFound.
+
+    Draining it again sets another time.
+    """
+    cordon(node_id, reason)
+    with recording():
+        locked(node_id)
+        Node.objects.filter(pk=node_id).update(drains_at=Now() + after, drained_at=None)
+        seconds = round(after.total_seconds())
+        audit.record("node.drain", node_id, after={"reason": reason, "afterS": seconds})
+        emit("node.draining", node=node_id, reason=reason, afterS=seconds)
+
+
 def uncordon(node_id: str) -> None:
-    """The node gets new containers again. Raises NodeNotFound."""
+    """The node gets new containers again, and is not drained any more. Raises NodeNotFound."""
     with recording():
         if not locked(node_id).is_cordoned:
             return
-        Node.objects.filter(pk=node_id).update(cordoned_at=None, cordoned_by="", cordon_reason="")
+        Node.objects.filter(pk=node_id).update(
+            cordoned_at=None, cordoned_by="", cordon_reason="", drains_at=None, drained_at=None
+        )
         audit.record("node.uncordon", node_id)
         emit("node.uncordoned", node=node_id)
 

@@ -44,6 +44,7 @@ ACTIONS = {
     "container.file_unpack": "Archive unpacked in container",
     "container.file_write": "File written in container",
     "container.terminal": "Shell opened in container",
+    "node.drain": "Drain begun of node",
     "container.terminal_end": "Shell closed in container",
     "deployment.rotate_secrets": "Stored secrets re-encrypted",
     "settings.update": "Settings changed",

@@ -264,6 +264,17 @@ def delete_registry_credential(_request: HttpRequest, registry_credential_id: st
     return Question(f"Delete {registry_credential_id}?", text, "Delete credential", "delete", registry_credential_id)
 
 
+def drain_node(_request: HttpRequest, node_id: str) -> Question:
+    """By how many tenants lose their containers."""
+    node = node_changes.find(node_id)
+    live = Assignment.objects.filter(container__node=node, state=AssignmentState.ASSIGNED).count()
+    text = (
+        f"{count(live, 'tenant')} there {'is' if live == 1 else 'are'} released, with a save. The node gets no new"
+        " containers, and its idle ones are replaced on other nodes. Uncordon ends it."
+    )
+    return Question(f"Drain {node_id}?", text, "Drain", "drain", node_id)
+
+
 def declare_node_lost(_request: HttpRequest, node_id: str) -> Question:
     """By how many tenants lose what they have not saved."""
     node = node_changes.find(node_id)

@@ -100,6 +100,7 @@ urlpatterns = [
     path("settings/node/<str:part>", node.part, name="node-part"),
     path("nodes/", nodes.node_list, name="nodes"),
     path("nodes/<str:node_id>/cordon", nodes.cordon, name="node-cordon"),
+    path("nodes/<str:node_id>/drain", nodes.drain, name="node-drain"),
     path("nodes/<str:node_id>/lost", nodes.declare_lost, name="node-lost"),
     path("nodes/<str:node_id>/uncordon", nodes.uncordon, name="node-uncordon"),
     path("settings/users/", users.user_list, name="users"),

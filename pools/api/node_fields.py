@@ -17,6 +17,7 @@ LABEL = re.compile(r"^[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?\Z")
 MAX_LABELS = 50
 MAX_VALUE = 200
 OVERCOMMIT = (0.1, 1000.0)
+MOST_AFTER_MS = 30 * 86_400_000
 
 
 class LabelsField(StringMapField):
@@ -58,6 +59,10 @@ class NodeOutput(ApiSerializer):
     cordoned_at = serializers.DateTimeField(allow_null=True)
     cordoned_by = serializers.CharField(help_text="Who cordoned it, as in events.")
     cordon_reason = serializers.CharField()
+    drains_at = serializers.DateTimeField(
+        allow_null=True, help_text="From when its tenants are released; null: it is not drained."
+    )
+    drained_at = serializers.DateTimeField(allow_null=True, help_text="When it had no container any more.")
     labels = StringMapField()
     overcommit = serializers.FloatField(
         allow_null=True,
@@ -100,6 +105,16 @@ class NodeInput(ApiSerializer):
 
 
 class CordonInput(ApiSerializer):
+    reason = LineField(default="", allow_blank=True, max_length=500, help_text="Shown to operators.")
+
+
+class DrainInput(ApiSerializer):
+    after_ms = serializers.IntegerField(
+        default=0,
+        min_value=0,
+        max_value=MOST_AFTER_MS,
+        help_text="How long its tenants may go on before they are released.",
+    )
     reason = LineField(default="", allow_blank=True, max_length=500, help_text="Shown to operators.")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from rest_framework.response import Response
@@ -12,7 +13,7 @@ from boilerhouse.api.schema import CURSOR, LIMIT, operation, page_of, query
 from boilerhouse.core import node_changes, node_loss
 from boilerhouse.core.models import Node
 from pools import capacity
-from pools.api.node_fields import CordonInput, LostInput, NodeInput, NodeOutput, render_node
+from pools.api.node_fields import CordonInput, DrainInput, LostInput, NodeInput, NodeOutput, render_node
 
 SETTINGS = {"labels", "overcommit"}
 """What ``PUT`` changes; its ETag says nothing of what the node's worker reports all the time."""
@@ -78,6 +79,25 @@ class NodeCordonView(ApiView):
     )
     def post(self, request: Any, node_id: str) -> Response:
         node_changes.cordon(node_id, self.read(CordonInput).validated_data["reason"])
+        return self.with_etag(_show(node_id))
+
+
+class NodeDrainView(ApiView):
+    volatile = VOLATILE
+
+    @operation(
+        operation_id="drainNode",
+        summary="Empty a node",
+        description="It is cordoned, its idle containers are replaced on other nodes, and its tenants are released with"
+        " a save, a few at a time, from `afterMs` on. `drainedAt` is set when it has no container any more. `uncordon`"
+        " ends it.",
+        request=DrainInput,
+        is_body_optional=True,
+        responses=NodeOutput,
+    )
+    def post(self, request: Any, node_id: str) -> Response:
+        body = self.read(DrainInput).validated_data
+        node_changes.drain(node_id, body["reason"], after=timedelta(milliseconds=body["after_ms"]))
         return self.with_etag(_show(node_id))
 
 

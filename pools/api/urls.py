@@ -14,6 +14,7 @@ urlpatterns = [
     path("nodes/join", joins.NodeJoinView.as_view()),
     path("nodes/<str:node_id>", nodes.NodeView.as_view()),
     path("nodes/<str:node_id>/cordon", nodes.NodeCordonView.as_view()),
+    path("nodes/<str:node_id>/drain", nodes.NodeDrainView.as_view()),
     path("nodes/<str:node_id>/lost", nodes.NodeLostView.as_view()),
     path("nodes/<str:node_id>/uncordon", nodes.NodeUncordonView.as_view()),
     path("workloads", views.WorkloadListView.as_view()),

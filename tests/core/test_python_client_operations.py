@@ -200,6 +200,7 @@ CALLS: dict[str, Call] = {
     **of_collection("nodes", "Node", but=("create", "delete")),
     "cordonNode": lambda c: c.nodes.cordon("x", "a new disk"),
     "uncordonNode": lambda c: c.nodes.uncordon("x"),
+    "drainNode": lambda c: c.nodes.drain("x", after_s=600, reason="a new disk"),
     "declareNodeLost": lambda c: c.nodes.declare_lost("x", is_off=True, reason="its mainboard is dead"),
     "joinNode": lambda c: c.nodes.join(_body_of("joinNode")),
     "listNodeTokens": lambda c: list(c.node_tokens.list()),

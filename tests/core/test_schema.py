@@ -107,7 +107,7 @@ def test_every_example_body_works_as_it_stands_there(call, settings):
         "claimContainer",
         "releaseContainer", "syncTenant", "setTenantNetwork", "setTenantTtl", "execForTenant", "execInContainer", "createRegistryCredential",
         "replaceRegistryCredential", "createNotification", "replaceNotification", "replaceNode", "cordonNode",
-        "declareNodeLost", "createNodeToken", "joinNode", *FILES, *COMMANDS,
+        "declareNodeLost", "drainNode", "createNodeToken", "joinNode", *FILES, *COMMANDS,
     ):  # fmt: skip
         method, path = PATHS[name]
         ids = {

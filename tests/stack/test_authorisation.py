@@ -414,6 +414,9 @@ CASES: dict[str, Case] = {
         fresh=lambda world, role: world.node_token(),
     ),
     "uncordonNode": Case(lambda world, ids, found: not world.node()["cordoned"]),
+    "drainNode": Case(  # its tenants go on
+        lambda world, ids, found: world.node()["drainsAt"], body=lambda world, ids: {"afterMs": 30 * 86_400_000}
+    ),
     "declareNodeLost": Case(  # the only node is alive
         lambda world, ids, found: found["code"] == "node_alive", 409, body=lambda world, ids: {"isOff": True}
     ),

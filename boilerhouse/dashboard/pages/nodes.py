@@ -71,6 +71,12 @@ def cordon(request: HttpRequest, node_id: str) -> str:
     return f"{node_id} gets no new containers. What it has stays."
 
 
+@action(asks=consequences.drain_node)
+def drain(request: HttpRequest, node_id: str) -> str:
+    node_changes.drain(node_id)
+    return f"{node_id} is drained. Its tenants are released, with a save."
+
+
 @action(asks=consequences.declare_node_lost)
 def declare_lost(request: HttpRequest, node_id: str) -> str:
     node_loss.declare(node_id, is_off=True)

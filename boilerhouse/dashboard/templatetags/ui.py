@@ -267,6 +267,9 @@ TONES = {
     "node.silent": "error",
     "node.returned": "ok",
     "node.lost": "error",
+    "node.draining": "warn",
+    "node.drained": "idle",
+    "node.removed": "idle",
     "node.thawed": "warn",
     "node.cordoned": "warn",
     "node.uncordoned": "ok",
@@ -357,6 +360,13 @@ def sentence(event: Event) -> SafeString:
         case "node.lost":
             why = f": {payload['reason']}" if payload.get("reason") else ""
             parts = ["Node ", _mono(payload.get("node")), f" was declared lost{why}"]
+        case "node.draining":
+            why = f": {payload['reason']}" if payload.get("reason") else ""
+            parts = ["Node ", _mono(payload.get("node")), f" is drained{why}"]
+        case "node.drained":
+            parts = ["Node ", _mono(payload.get("node")), " has no container any more"]
+        case "node.removed":
+            parts = ["Node ", _mono(payload.get("node")), " was removed"]
         case "node.thawed":
             parts = ["Containers of node ", _mono(payload.get("node")), f" stood still for {payload.get('frozenS')} s"]
         case "node.returned":
@@ -380,7 +390,8 @@ def _last_saved(payload: dict[str, Any]) -> str:
 REASONS = {
     "idle": "it was inactive for longer than its pool allows", "container_died": "the container died",
     "unhealthy": "the container was unhealthy", "pool_deleted": "the pool is being deleted",
-    "disk": "it used too much disk", "expired": "its time to live had passed", "node_lost": "its node was lost",
+    "disk": "it used too much disk", "expired": "its time to live had passed",
+    "node_lost": "its node was lost", "node_drained": "its node is drained",
 }  # fmt: skip
 
 

@@ -12,14 +12,16 @@ from boilerhouse.core.models import Node
 from boilerhouse.process import commands
 from pools import capacity
 from pools.api.node_fields import render_node
+from tenants import node_removals
 
+LONGEST_DRAIN = 30 * 24 * 60
 LONGEST_TTL = int(node_tokens.MAX_TTL.total_seconds() // 60)
 DEFAULT_TTL = int(node_tokens.DEFAULT_TTL.total_seconds() // 60)
 COLUMNS = ("node", "state", "containers", "memory", "disk free", "release", "engine")
 
 
 class Command(commands.Command):
-    help = "List nodes, cordon or uncordon one, declare one lost, or let a further machine join."
+    help = "List nodes, cordon, drain or remove one, declare one lost, or let a further machine join."
 
     def add_arguments(self, parser: CommandParser) -> None:
         acts = parser.add_subparsers(dest="act", required=True)
@@ -36,6 +38,16 @@ class Command(commands.Command):
         self.add_output(token)
         revoke = acts.add_parser("revoke-token", help="make a token useless that no machine has joined with")
         revoke.add_argument("token", help="its id: what is between bhn_ and the next _")
+        drain = acts.add_parser("drain", help="empty a node: its tenants are released, with a save")
+        drain.add_argument("node")
+        drain.add_argument(
+            "--deadline", type=commands.whole(0, LONGEST_DRAIN), default=0, metavar="MINUTES",
+            help="how long its tenants may go on before they are released (default: 0)",
+        )  # fmt: skip
+        drain.add_argument("--reason", default="", help="shown to operators")
+        remove = acts.add_parser("remove", help="remove a node that does not come back")
+        remove.add_argument("node")
+        remove.add_argument("--force", action="store_true", help="give up state there whose save has failed")
         lost = acts.add_parser("lost", help="give a node up: its tenants claim elsewhere, with what they last saved")
         lost.add_argument("node")
         lost.add_argument("--is-off", action="store_true", help="nothing runs there any more; see to that first")
@@ -51,6 +63,13 @@ class Command(commands.Command):
             case "uncordon":
                 node_changes.uncordon(options["node"])
                 self.say(f"Node {options['node']} gets new containers.")
+            case "drain":
+                after = timedelta(minutes=options["deadline"])
+                node_changes.drain(options["node"], options["reason"][:500], after=after)
+                self.say(f"Node {options['node']} is drained.")
+            case "remove":
+                node_removals.remove(options["node"], force=options["force"])
+                self.say(f"Node {options['node']} is removed.")
             case "lost":
                 node_loss.declare(options["node"], options["reason"][:500], is_off=options["is_off"])
                 self.say(f"Node {options['node']} is lost. Its tenants claim elsewhere.")

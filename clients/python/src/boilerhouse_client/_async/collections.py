@@ -174,6 +174,12 @@ class AsyncNodes(AsyncReplaceable):
         found: Json = await self.act(id, "uncordon")
         return found
 
+    async def drain(self, id: str, *, after_s: float = 0, reason: str = "") -> Json:
+        """Empty the node: its tenants are released, with a save, after this time. Returns the node."""
+        more = {"reason": reason} if reason else {}
+        found: Json = await self.act(id, "drain", {"afterMs": milliseconds(after_s), **more})
+        return found
+
     async def declare_lost(self, id: str, *, is_off: bool, reason: str = "") -> Json:
         """Let the tenants of a machine that does not come back claim elsewhere. Returns the node.
 
