@@ -119,6 +119,7 @@ ALLOWED = {
     ("pools/image_pulls.py", 'get_or_create("state")'),
     ("pools/image_pulls.py", '{"state": …}'),
     ("boilerhouse/operations/restoration.py", '{"state": …}'),
+    ("boilerhouse/core/node_joins.py", '{"state": …}'),
     # Rows of demo data, which are made as they are.
     ("boilerhouse/operations/demo_data/history.py", "add(state=…)"),
     ("boilerhouse/operations/demo_data/history.py", "assignment(state=…)"),
