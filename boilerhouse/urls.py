@@ -37,6 +37,7 @@ api: list[URLPattern | URLResolver] = [
 urlpatterns = [
     path("api/v1/", include(api)),
     path("node/v1/claims/<uuid:assignment_id>", order_views.take_claim),
+    path("node/v1/containers/<uuid:container_id>/command", order_views.run_first_command),
     path("admin/login/", views.admin_login),
     path("admin/", admin.site.urls),
     path("", include("boilerhouse.dashboard.urls")),

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import signal as signals
 import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, Self
 from uuid import UUID
 
 from django.conf import settings
@@ -47,6 +48,17 @@ class Wish:
     """0: none. None: 60 s if it is waited for, else none."""
     size: tuple[int, int] | None = None
     """Columns and rows of its terminal."""
+
+    def to_json(self) -> dict[str, Any]:
+        stdin = None if self.stdin is None else base64.b64encode(self.stdin).decode()
+        return {**asdict(self), "env": dict(self.env), "stdin": stdin}
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> Self:
+        """Raises ValueError, TypeError."""
+        stdin, size = stored["stdin"], stored["size"]
+        more = {"stdin": None if stdin is None else base64.b64decode(stdin), "size": size and tuple(size)}
+        return cls(**{**stored, "command": tuple(stored["command"]), **more})
 
     @property
     def words(self) -> tuple[str, ...]:

@@ -119,7 +119,8 @@ def _order(assignment: Assignment, node: NodeAccess) -> bool:
         return False
     Assignment.objects.filter(pk=assignment.pk, state=PENDING, owner=assignment.owner).update(owner=None)
     path = f"/node/v1/claims/{assignment.pk}"
-    return node_calls.post(peer, path, {"generation": assignment.generation}, ORDER_S) == HTTPStatus.NO_CONTENT
+    answer = node_calls.post(peer, path, {"generation": assignment.generation}, ORDER_S)
+    return answer is not None and answer.status == HTTPStatus.NO_CONTENT
 
 
 def take_order(assignment_id: UUID, generation: int) -> bool:

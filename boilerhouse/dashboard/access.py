@@ -18,14 +18,14 @@ from django.views.decorators.vary import vary_on_headers
 
 from boilerhouse.core import context
 from boilerhouse.core.all_or_nothing import all_or_nothing
-from boilerhouse.core.errors import BoilerhouseError, Invalid, NotFound, TooMany
+from boilerhouse.core.errors import BoilerhouseError, Elsewhere, Invalid, NotFound, TooMany
 from boilerhouse.core.models import Role, Session
 from boilerhouse.core.roles import reaches, role_of
 from boilerhouse.dashboard import page_sections, questions
 from boilerhouse.dashboard.questions import Question
 from boilerhouse.process import budgets
 from boilerhouse.web import connections, transport
-from boilerhouse.web.problems import status_of
+from boilerhouse.web.problems import naming_node, status_of
 
 View = Callable[..., HttpResponse]
 Action = Callable[..., str | HttpResponse]
@@ -97,7 +97,7 @@ def _refusal(request: HttpRequest, error: BoilerhouseError) -> HttpResponse:
     answer = render(request, "refused.html", values, status=status_of(error))
     if error.retry_after is not None:
         answer["Retry-After"] = str(error.retry_after)
-    return answer
+    return naming_node(answer, error)
 
 
 def _in_sections(view: View) -> View:
@@ -150,6 +150,8 @@ def action(
                         return questions.show(request, question, note=note, status=409)
                     questions.check_typed(question, request)
                 outcome = run() if acts else changing(request, run)
+            except Elsewhere:
+                raise
             except BoilerhouseError as error:
                 if questions.is_dialog(request):
                     return questions.refuse(request, _why(error), status_of(error))
@@ -185,7 +187,7 @@ def script(least: Role = Role.OPERATOR) -> Callable[[View], View]:
             try:
                 return view(request, *args, **kwargs)
             except BoilerhouseError as error:
-                return _json_error(_why(error), error.code, status_of(error))
+                return naming_node(_json_error(_why(error), error.code, status_of(error)), error)
 
         guarded = _guarded(answers, least)
 

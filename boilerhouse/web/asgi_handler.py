@@ -137,19 +137,21 @@ class ThreadedHandler(BaseHandler):
             return response
         body = scope.get("boilerhouse.body") or response.request_body  # type: ignore[attr-defined]
         passed = forwarding.Passed(peer, scope, body, str(response.get("X-Request-ID", "")))
+        left: HttpResponseBase | None = None
         try:
             if not await serve(passed.on(send), _disconnect(receive), until=shutdown.cut):
                 _drop(scope)
         except forwarding.BrokenOff:
             _drop(scope)
         except (forwarding.Unreachable, forwarding.OutcomeUnknown) as error:
-            left = _no_answer(error, passed)
+            # A page says itself where the container is.
+            left = _no_answer(error, passed) if _path(scope).startswith("/api/") else response
             passed.status = left.status_code
-            return left
         finally:
             note(passed.status, node)
-            await loop.run_in_executor(self.threads, response.close)
-        return None
+            if left is not response:
+                await loop.run_in_executor(self.threads, response.close)
+        return left
 
     @staticmethod
     async def _take_time(scope: Scope, response: HttpResponseBase, of: refusals.Refused) -> None:

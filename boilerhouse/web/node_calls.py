@@ -18,6 +18,7 @@ from django.db import close_old_connections
 
 from boilerhouse.core import context
 from boilerhouse.core.deployment import certificate_file, has_joined
+from boilerhouse.core.errors import Elsewhere
 from boilerhouse.core.models import Node
 from boilerhouse.core.states import NodeState
 
@@ -70,6 +71,11 @@ def peer_of(node_id: str) -> Peer | None:
         node_identity.renew()
     host, _, port = row[0].rpartition(":")
     return Peer(node_id, host.removeprefix("[").removesuffix("]"), int(port))
+
+
+def can_pass(error: Exception) -> bool:
+    """Whether the error means that the request is about another node, which can be asked instead."""
+    return isinstance(error, Elsewhere) and peer_of(error.node) is not None
 
 
 _lock = threading.Lock()
@@ -128,8 +134,14 @@ def _a_name_of_ours() -> str:
 _sync: httpx.HTTPTransport | None = None
 
 
-def post(peer: Peer, path: str, body: dict[str, Any], timeout_s: float) -> int | None:
-    """The status of the answer to an order; None if there is none, which does not mean that nothing was done."""
+@dataclass(frozen=True, slots=True)
+class Answer:
+    status: int
+    content: bytes
+
+
+def post(peer: Peer, path: str, body: dict[str, Any], timeout_s: float) -> Answer | None:
+    """The answer to an order; None if there is none, which does not mean that nothing was done."""
     import httpx
 
     global _sync
@@ -142,10 +154,9 @@ def post(peer: Peer, path: str, body: dict[str, Any], timeout_s: float) -> int |
         request = httpx.Request("POST", url, json=body, headers=headers, extensions=extensions(peer, timeout_s))
         answer = transport.handle_request(request)
         try:
-            answer.read()
+            return Answer(answer.status_code, answer.read())
         finally:
             answer.close()
-        return answer.status_code
     except (httpx.HTTPError, OSError) as error:
         log.warning("node not reached", node=peer.node, error=type(error).__name__)
         return None

@@ -93,6 +93,13 @@ def problem(
     )
 
 
+def naming_node(response: HttpResponse, error: Exception) -> HttpResponse:
+    """The response. If what was asked for is on another node, the server passes the request on to that, if it can."""
+    if isinstance(error, Elsewhere):
+        response.other_node = error.node  # type: ignore[attr-defined]
+    return response
+
+
 def status_of(error: BoilerhouseError) -> int:
     """The HTTP status of a service's error."""
     return next((STATUS[family] for family in type(error).__mro__ if family in STATUS), 500)
@@ -107,10 +114,7 @@ def from_error(error: BoilerhouseError, **more: Any) -> HttpResponse:
         else None
     )
     headers = {"Retry-After": str(error.retry_after)} if error.retry_after is not None else None
-    response = problem(code, error.code, error.detail, errors, headers, more)
-    if isinstance(error, Elsewhere):
-        response.other_node = error.node  # type: ignore[attr-defined]
-    return response
+    return naming_node(problem(code, error.code, error.detail, errors, headers, more), error)
 
 
 def field_errors(detail: Any) -> list[FieldError]:

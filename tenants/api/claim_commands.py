@@ -7,19 +7,23 @@ moment, and then the request waits like one whose claim is not ready.
 from __future__ import annotations
 
 import contextvars
+import json
 import threading
 import time
 from collections.abc import Hashable
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from http import HTTPStatus
 from typing import Any
 from uuid import UUID
 
 import structlog
 from django.db import connection
 
-from boilerhouse.core.errors import BoilerhouseError
+from boilerhouse.core import context
+from boilerhouse.core.errors import BoilerhouseError, Elsewhere
 from boilerhouse.process import budgets
+from boilerhouse.web import node_calls
 from boilerhouse.web.event_pump import pump
 from pools.errors import ExecTimedOut
 from tenants import commands, wait_queue
@@ -29,6 +33,8 @@ log = structlog.get_logger(__name__)
 
 OUTPUT_BYTES = 64 * 1024
 """Of each stream in the answer of a claim, which is stored for its Idempotency-Key."""
+ANSWER_S = 30.0
+"""How much longer than the command its node may take to answer."""
 MOMENT_S = 0.05
 """How long a thread of claims waits for a command."""
 
@@ -72,7 +78,7 @@ class ClaimCommand:
         try:
             hold = budgets.slow.enter(*owners)
         except BoilerhouseError as error:
-            future.set_result(self._failed(error))
+            future.set_result(_failed(self._id, error))
             return future
 
         def work() -> None:
@@ -89,23 +95,49 @@ class ClaimCommand:
 
     def _run(self, container_id: UUID) -> dict[str, Any]:
         try:
-            return _shown(commands.run(container_id, self._id, self._wish))
-        except BoilerhouseError as error:
-            return self._failed(error)
-        except Exception as error:
-            log.error("first command failed", error=type(error).__name__, exc_info=True)
-            return self._failed(BoilerhouseError("Internal error. Whether the command has run is unknown."))
+            return run_here(container_id, self._id, self._wish)
+        except Elsewhere as error:
+            return self._run_there(error, container_id)
 
-    def _failed(self, error: BoilerhouseError) -> dict[str, Any]:
-        """The claim has succeeded; its command has not, or not in time."""
-        out, err = (error.stdout, error.stderr) if isinstance(error, ExecTimedOut) else (b"", b"")
-        return {
-            "commandId": self._id, "exitCode": None, "signal": name_of(None),
-            "stdout": encoded(out[:OUTPUT_BYTES], "utf-8"), "stderr": encoded(err[:OUTPUT_BYTES], "utf-8"),
-            "truncated": len(out) > OUTPUT_BYTES or len(err) > OUTPUT_BYTES,
-            "stdoutTruncated": len(out) > OUTPUT_BYTES, "stderrTruncated": len(err) > OUTPUT_BYTES,
-            "durationMs": None, "via": None, "error": {"code": error.code, "detail": error.detail},
-        }  # fmt: skip
+    def _run_there(self, elsewhere: Elsewhere, container_id: UUID) -> dict[str, Any]:
+        """The same on the container's node."""
+        peer = node_calls.peer_of(elsewhere.node)
+        if peer is None:
+            return _failed(self._id, elsewhere)
+        order = {"commandId": self._id, "wish": self._wish.to_json(), "actor": context.actor()}
+        timeout_ms = self._wish.timeout_ms or commands.DEFAULT_WAIT_MS
+        answer = node_calls.post(
+            peer, f"/node/v1/containers/{container_id}/command", order, timeout_ms / 1000 + ANSWER_S
+        )
+        if answer is None or answer.status != HTTPStatus.OK:
+            return _failed(self._id, BoilerhouseError(f"Node {peer.node} did not answer. The command may have run."))
+        shown: dict[str, Any] = json.loads(answer.content)
+        return shown
+
+
+def run_here(container_id: UUID, command_id: str, wish: commands.Wish) -> dict[str, Any]:
+    """What a claim's answer says of a command in a container of this node, once it has ended. Raises Elsewhere."""
+    try:
+        return _shown(commands.run(container_id, command_id, wish))
+    except Elsewhere:
+        raise
+    except BoilerhouseError as error:
+        return _failed(command_id, error)
+    except Exception as error:
+        log.error("first command failed", error=type(error).__name__, exc_info=True)
+        return _failed(command_id, BoilerhouseError("Internal error. Whether the command has run is unknown."))
+
+
+def _failed(command_id: str, error: BoilerhouseError) -> dict[str, Any]:
+    """The claim has succeeded; its command has not, or not in time."""
+    out, err = (error.stdout, error.stderr) if isinstance(error, ExecTimedOut) else (b"", b"")
+    return {
+        "commandId": command_id, "exitCode": None, "signal": name_of(None),
+        "stdout": encoded(out[:OUTPUT_BYTES], "utf-8"), "stderr": encoded(err[:OUTPUT_BYTES], "utf-8"),
+        "truncated": len(out) > OUTPUT_BYTES or len(err) > OUTPUT_BYTES,
+        "stdoutTruncated": len(out) > OUTPUT_BYTES, "stderrTruncated": len(err) > OUTPUT_BYTES,
+        "durationMs": None, "via": None, "error": {"code": error.code, "detail": error.detail},
+    }  # fmt: skip
 
 
 def _shown(done: commands.Finished | commands.Running) -> dict[str, Any]:

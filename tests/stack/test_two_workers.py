@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import signal
 import socket
 import ssl
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from urllib.parse import quote
 
 import psycopg
 import pytest
@@ -24,6 +28,7 @@ from boilerhouse.core import certificates
 from tests.s3 import S3Server
 from tests.stack.conftest import Stack
 from tests.stack.machines import Machine
+from tests.stack.other_machine import Engine
 from tests.stack.two_nodes import Both, SecondNode, engine, of_node
 from tests.waiting import eventually
 
@@ -31,12 +36,49 @@ pytestmark = [
     pytest.mark.postgresql,
     pytest.mark.skipif("DATABASE_URL" not in os.environ, reason="nodes share a database server"),
 ]
+DATABASE_DIR = str(Path(os.environ.get("BOILERHOUSE_TEST_RESTART_DATABASE", "/")).parent)
+"""Where the server's Unix socket is, which is reached from every network of this machine."""
 A_PASS_S = 7.0
 """The controller reconciles and resumes at least once within that."""
 
 
+SIGN_IN = """
+from django.contrib.auth import get_user_model
+from django.test import Client
+browser = Client()
+browser.force_login(get_user_model().objects.create_superuser("op"), "django.contrib.auth.backends.ModelBackend")
+print(browser.cookies["sessionid"].value)
+"""
+
+
+@pytest.fixture
+def apart(machine: Machine, tmp_path: Path) -> Iterator[tuple[Both, Engine]]:
+    """Two nodes that share only PostgreSQL, each with an engine and a network of its own."""
+    by_file = re.sub(r"@[^:/]+:", f"@{quote(DATABASE_DIR, safe='')}:", machine.environment["DATABASE_URL"])
+    directory = Path(tempfile.mkdtemp(prefix="bh-two-"))
+    stack, its_engine = machine.start(), Engine(directory)
+    second = SecondNode(
+        machine, tmp_path / "second", inside=its_engine.inside, DATABASE_URL=by_file, DOCKER_HOST=its_engine.url,
+        BOILERHOUSE_SUBNET="10.77.0.0/16", BOILERHOUSE_NODE_ADDRESS=f"{its_engine.address}:8443",
+    )  # fmt: skip
+    try:
+        its_engine.start()
+        second.inside = ()  # the deployment's address is that of this network
+        second.manage("join", stack.base, "--token", machine.manage("nodes", "token").strip())
+        second.inside = its_engine.inside
+        yield Both(machine, stack, second), its_engine
+    finally:
+        machine.kill()
+        second.stop()
+        if (second.data / "deployment-id").exists():
+            second.manage("purge", "--yes")
+        its_engine.stop()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
 @pytest.fixture
 def both(machine: Machine, tmp_path: Path) -> Iterator[Both]:
+    machine.environment["BOILERHOUSE_TERMINAL"] = "true"
     stack = machine.start()
     second = SecondNode(machine, tmp_path / "second")
     try:
@@ -132,6 +174,21 @@ def test_requests_about_a_container_reach_its_node(machine, tmp_path, both):
         stack.ok("POST", f"{path}/commands/{command}/signal", {"signal": "SIGKILL"}, 204)
         assert json.loads(shell.recv(30))["type"] == "exit"
 
+    cookie = machine.manage("shell", "-v", "0", "-c", SIGN_IN).strip()
+    own = {"Cookie": f"sessionid={cookie}", "Origin": stack.base}
+    with connect(f"{stack.base.replace('http', 'ws')}/ws/terminal/{held[there]}", additional_headers=own) as shell:
+        shell.send(json.dumps({"reason": "a test of nodes", "columns": 80, "rows": 24}))
+        shell.send(b"echo $((40 + 2))\n")
+        seen = b""
+        while b"42" not in seen:
+            message = shell.recv(30)
+            assert isinstance(message, bytes), message
+            seen += message
+        shell.send(b"exit 3\n")
+        while isinstance(message := shell.recv(30), bytes):
+            pass
+        assert json.loads(message)["exitCode"] == 3
+
     with requests.get(f"{files}/watch?path=/state", headers=header, timeout=30, stream=True) as watching:
         changes = watching.iter_lines()
         stack.exec(held[there], "touch /state/new")
@@ -186,9 +243,36 @@ def test_a_claim_of_another_nodes_container_is_finished_there_at_once(both):
     both.is_all_there(claimed["containerId"])
 
     stack.wait_warm(pool, 1)
+    done = stack.claim("cem", pool, script="echo $((40 + 2)); exit 3")["command"]
+    assert (done["exitCode"], done["stdout"], done["error"]) == (3, "42\n", None)
+
+    stack.wait_warm(pool, 1)
     with psycopg.connect(both.machine.environment["DATABASE_URL"]) as connection:
         connection.execute("UPDATE core_node SET address = '127.0.0.1:1' WHERE id = %s", [second.id])
     assert both.node_of(stack.claim("ben", pool)["containerId"]) == second.id
+
+
+@pytest.mark.long
+def test_two_machines_with_an_engine_each_serve_each_others_containers(apart):
+    """Neither engine has the other's containers, and only the node's address leads from one network to the other."""
+    both, its_engine = apart
+    stack, second = both.stack, both.second
+    second.start("node")
+    pool = stack.make_pool(warm=2, maxSize=8, placement={"maxPerNode": 1})
+    [there], [here] = both.idle_at(second.id), both.idle_at(both.first)
+    assert not its_engine.docker("inspect", f"bh-{there}").returncode
+    assert its_engine.docker("inspect", f"bh-{here}").returncode
+    eventually(lambda: listens(second), 60)
+    held = {tenant: stack.claim(tenant, pool)["containerId"] for tenant in ("ann", "ben")}
+    assert set(held.values()) == {here, there}
+    for tenant, container in held.items():
+        assert stack.exec(container, f"echo {tenant} > /state/who && cat /state/who").strip() == tenant
+        url = f"{stack.base}/api/v1/tenants/{tenant}/files?path=/state/who"
+        assert requests.get(url, headers={"Authorization": f"Bearer {stack.key}"}, timeout=30).text.strip() == tenant
+    [tenant] = [one for one, container in held.items() if container == there]
+    assert stack.call("POST", f"tenants/{tenant}/release", {}).status_code == 200
+    second.stop()
+    assert stack.exec(here, "true") == "", "the other machine goes on"
 
 
 def listens(node: SecondNode) -> bool:

@@ -38,14 +38,16 @@ class SecondNode:
     It has no other setting of its own, so both nodes use one directory in RAM. It looks often at what is there.
     """
 
-    def __init__(self, machine: Machine, directory: Path) -> None:
+    def __init__(self, machine: Machine, directory: Path, *, inside: tuple[str, ...] = (), **more: str) -> None:
+        """``inside`` goes before each command that runs there; ``more`` are settings."""
+        self.inside = inside
         self.data, self.points = directory / "data", directory / "failpoints"
         for path in (self.data, self.points):
             path.mkdir(parents=True)
         self.environment = machine.environment | {
             "BOILERHOUSE_DATA_DIR": str(self.data), "BOILERHOUSE_FAILPOINTS": str(self.points),
             "BOILERHOUSE_RECONCILE_EVERY_S": "2", "BOILERHOUSE_ORPHAN_GRACE_S": "1",
-            "BOILERHOUSE_NODE_ADDRESS": f"127.0.0.1:{free_port()}",
+            "BOILERHOUSE_NODE_ADDRESS": f"127.0.0.1:{free_port()}", **more,
         }  # fmt: skip
         self.log = directory / "processes.log"
         self.running: dict[str, subprocess.Popen[bytes]] = {}
@@ -56,7 +58,7 @@ class SecondNode:
 
     def manage(self, *arguments: str, code: int = 0) -> str:
         """What the command said. Its exit code must be ``code``."""
-        command = [sys.executable, str(ROOT / "manage.py"), *arguments]
+        command = [*self.inside, sys.executable, str(ROOT / "manage.py"), *arguments]
         done = subprocess.run(
             command, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=60, check=False
         )
@@ -68,7 +70,7 @@ class SecondNode:
         self.manage("shell", "-v", "0", "-c", PLACE.format(pool=pool))
 
     def start(self, kind: str) -> None:
-        command = [sys.executable, str(ROOT / "manage.py"), f"run_{kind}", "--skip-checks"]
+        command = [*self.inside, sys.executable, str(ROOT / "manage.py"), f"run_{kind}", "--skip-checks"]
         with self.log.open("ab") as output:
             self.running[kind] = subprocess.Popen(
                 command, cwd=ROOT, env=self.environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output,

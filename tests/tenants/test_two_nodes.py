@@ -7,7 +7,9 @@ messages and files are real.
 from __future__ import annotations
 
 import ast
+import json
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,13 +18,15 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from django.http import Http404
+from django.test import RequestFactory
 from django.utils import timezone
 from django_q.models import OrmQ
 
 import pools.tasks
 import tenants.tasks
 from boilerhouse.controller import controller
-from boilerhouse.core import deployment, encryption
+from boilerhouse.core import context, deployment, encryption
 from boilerhouse.core import nodes as node_rows
 from boilerhouse.core.deployment import node_id
 from boilerhouse.core.models import Event, Node
@@ -36,7 +40,20 @@ from pools.runtime.base import Image
 from pools.states import ContainerState
 from syncing.models import SyncRun
 from syncing.states import Direction
-from tenants import activity, claims, disks, preparation, previews, releases, removals, state_erasure, syncs, upkeep
+from tenants import (
+    activity,
+    claims,
+    commands,
+    disks,
+    preparation,
+    previews,
+    releases,
+    removals,
+    state_erasure,
+    syncs,
+    upkeep,
+)
+from tenants.api import claim_commands, order_views
 from tenants.models import Assignment
 from tenants.states import AssignmentState, ReleaseStep
 from tests.api_calls import Call, problem
@@ -513,7 +530,7 @@ def test_an_order_finishes_a_claim_and_a_refused_one_leaves_it_to_the_queue(both
     orders: list[int] = []
     answers: list[int | None] = [204, 409, None]
 
-    def order(_peer: node_calls.Peer, path: str, body: dict[str, Any], _timeout_s: float) -> int | None:
+    def order(_peer: node_calls.Peer, path: str, body: dict[str, Any], _timeout_s: float) -> node_calls.Answer | None:
         answer = answers[len(orders)]
         orders.append(body["generation"])
         if answer == 204:
@@ -521,7 +538,7 @@ def test_an_order_finishes_a_claim_and_a_refused_one_leaves_it_to_the_queue(both
             assert preparation.take_order(UUID(path.rpartition("/")[2]), body["generation"])
             assert not preparation.take_order(uuid4(), 1)
             both.go_away()
-        return answer
+        return None if answer is None else node_calls.Answer(answer, b"")
 
     monkeypatch.setattr(node_calls, "peer_of", lambda node: node_calls.Peer(node, "127.0.0.1", 1))
     monkeypatch.setattr(node_calls, "post", order)
@@ -539,6 +556,40 @@ def test_an_order_finishes_a_claim_and_a_refused_one_leaves_it_to_the_queue(both
         assert (row.state, queued) == expected
         assert row.state == AssignmentState.ASSIGNED or row.owner is None
     assert len(orders) == 3
+
+
+def test_the_first_command_of_a_claim_is_run_by_the_containers_node(both, pool, monkeypatch):
+    """As at home; and a node that does not answer is named in the claim's answer."""
+    held = _assigned(both, pool)
+    wish = commands.Wish(script="true", env={"A": "1"}, stdin=bytes([0, 255]), timeout_ms=500, size=(80, 24))
+    assert commands.Wish.from_json(json.loads(json.dumps(wish.to_json()))) == wish
+    wish = commands.Wish(command=("true",))
+    sent: list[dict[str, Any]] = []
+
+    def order(_peer: node_calls.Peer, path: str, body: dict[str, Any], _timeout_s: float) -> node_calls.Answer | None:
+        sent.append(body)
+        if len(sent) > 1:
+            return None
+        both.go_home()
+        monkeypatch.setattr(node_calls, "is_node_server", True)
+        request = RequestFactory().post(path, body, "application/json")
+        answer = order_views.run_first_command(request, UUID(path.split("/")[-2]))
+        both.go_away()
+        return node_calls.Answer(answer.status_code, answer.content)
+
+    monkeypatch.setattr(node_calls, "peer_of", lambda node: node_calls.Peer(node, "127.0.0.1", 1))
+    monkeypatch.setattr(node_calls, "post", order)
+    both.go_away()
+    command = claim_commands.ClaimCommand(held.pk, wish, "0" * 32, time.time() + 60)
+    shown = command._run(held.held_container)
+    assert (shown["exitCode"], shown["error"], sent[0]["actor"]) == (0, None, context.actor())
+    assert "did not answer" in command._run(held.held_container)["error"]["detail"]
+    request = RequestFactory().post("/", sent[0], "application/json")
+    assert order_views.run_first_command(request, held.held_container).status_code == 409, "it is not here"
+    monkeypatch.setattr(node_calls, "is_node_server", False)
+    with pytest.raises(Http404):
+        order_views.run_first_command(request, held.held_container)
+    command.forget()
 
 
 def test_the_api_says_so_with_503(both, pool, client):

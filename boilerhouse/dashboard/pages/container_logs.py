@@ -13,6 +13,7 @@ from boilerhouse.dashboard.access import page, slow
 from boilerhouse.dashboard.log_lines import LogLine, LogSearch, choose, log_lines
 from boilerhouse.dashboard.page_sections import is_refresh
 from boilerhouse.dashboard.templatetags.ui import short
+from boilerhouse.web import node_calls
 from pools import errors as pool_errors
 from pools import tombstones
 from pools.models import Container, Tombstone
@@ -47,6 +48,8 @@ def card_of(request: HttpRequest, container: Container) -> LogCard:
     try:
         lines = log_lines(activity.logs(container, tail, None, timestamps=True))
     except BoilerhouseError as error:
+        if node_calls.can_pass(error):
+            raise  # its node shows the page
         card.error = error.detail
         return card
     card.lines, card.total = choose(lines, card.search), len(lines)

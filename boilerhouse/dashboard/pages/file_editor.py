@@ -17,6 +17,7 @@ from boilerhouse.dashboard.file_sources import path_to_change, to_change
 from boilerhouse.dashboard.file_texts import Text
 from boilerhouse.dashboard.pages.file_changes import ACTS
 from boilerhouse.dashboard.pages.files import of_file
+from boilerhouse.web import node_calls
 from boilerhouse.web.problems import status_of
 from pools.file_errors import FileChanged, FileDenied, FileExists, FileMissing
 from pools.guest.files import Conditions
@@ -151,6 +152,8 @@ def _submit(request: HttpRequest, tenant_id: str) -> HttpResponse:
     except NotFound:
         raise
     except BoilerhouseError as error:
+        if node_calls.can_pass(error):
+            raise
         return _page(request, place, draft, error=error)
 
 

@@ -15,7 +15,7 @@ from boilerhouse.core.models import Role
 from boilerhouse.dashboard import file_listing, file_paths, file_sources, file_texts, file_transfers
 from boilerhouse.dashboard.access import page, slow
 from boilerhouse.dashboard.file_sources import FilesOff, Source
-from boilerhouse.web.problems import status_of
+from boilerhouse.web.problems import naming_node, status_of
 from pools import errors as pool_errors
 from pools.file_errors import FileDenied, FileMissing, FilesStalled, IsDirectory, NoGuestAgent, NotDirectory
 from pools.guest.file_frames import FileInfo
@@ -63,7 +63,7 @@ def refuse(request: HttpRequest, tenant_id: str, path: bytes, error: Boilerhouse
     answer = render(request, "pages/files_trouble.html", context, status=status)
     if error.retry_after is not None:
         answer["Retry-After"] = str(error.retry_after)
-    return answer
+    return naming_node(answer, error)
 
 
 View = Callable[..., HttpResponse]

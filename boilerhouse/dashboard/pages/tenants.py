@@ -19,7 +19,7 @@ from boilerhouse.dashboard import badges, consequences, feeds, needs, transfers
 from boilerhouse.dashboard.access import action, form_page, page, slow
 from boilerhouse.dashboard.sections import tenant_history
 from boilerhouse.process import budgets
-from boilerhouse.web import response_bytes
+from boilerhouse.web import node_calls, response_bytes
 from syncing.models import SyncRun
 from syncing.states import Direction, SyncRunState
 from tenants import backups, errors, idle, previews, releases, state_erasure, status, syncs, validation
@@ -155,6 +155,8 @@ def _preview(request: HttpRequest, tenant_id: str) -> HttpResponse:
     except Invalid as error:
         raise NotFound(error.detail) from error
     except BoilerhouseError as error:
+        if node_calls.can_pass(error):
+            raise
         context["refusal"] = error.detail
     return render(request, "pages/tenant_sync.html", context)
 
