@@ -18,7 +18,7 @@ from django.db import transaction
 
 from boilerhouse.core.deployment import node_id
 from boilerhouse.queues.tasks import enqueue
-from pools import container_commands, host, volumes
+from pools import container_commands, host, liveness, volumes
 from pools.errors import OtherNode
 from pools.guest import files as guest_files
 from pools.models import Container, HostLease
@@ -82,6 +82,7 @@ class Commands:
     attach = staticmethod(container_commands.attach)
     started = staticmethod(container_commands.started)
     open_terminal = staticmethod(container_commands.open_terminal)
+    is_running = staticmethod(liveness.is_running)
 
 
 class Files:

@@ -11,12 +11,13 @@ from typing import Any
 
 import structlog
 from django.db import IntegrityError, transaction
-from django.db.models import F, Sum
+from django.db.models import F, QuerySet, Sum
 from django.utils import timezone
 
-from boilerhouse.core import audit, clock
+from boilerhouse.core import audit, clock, prepared
 from boilerhouse.core.errors import FieldError, Invalid
 from boilerhouse.core.events import afterwards, emit, recording
+from boilerhouse.core.prepared import Given
 from boilerhouse.queues.tasks import enqueue
 from pools import mounts
 from pools.errors import IdTaken
@@ -386,11 +387,15 @@ def specs_to_save(pool_id: str, sync: bool | None) -> list[SyncSpec]:
     return [spec for spec in specs.order_by("id") if _upload_mappings(spec)]
 
 
+@prepared.selection
+def _mappings_on_claim() -> QuerySet[SyncMapping]:
+    rows = SyncMapping.objects.filter(spec__pool=Given("pool", Pool._meta.pk), spec__on_claim=True)
+    return rows.select_related("spec__credential").order_by("spec_id", "position")
+
+
 def mappings_to_restore(pool_id: str) -> list[SyncMapping]:
     """What is restored on claim, in the order of specs and positions."""
-    mappings = SyncMapping.objects.filter(spec__pool_id=pool_id, spec__on_claim=True)
-    mappings = mappings.select_related("spec__credential").order_by("spec_id", "position")
-    return [mapping for mapping in mappings if mapping.restores]
+    return [mapping for mapping in _mappings_on_claim.all(pool=pool_id) if mapping.restores]
 
 
 def specs_of(pool_id: str) -> list[SyncSpec]:

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-from django.db.models import Max
+from django.db.models import Max, QuerySet
 
+from boilerhouse.core import prepared
+from boilerhouse.core.prepared import Given
 from syncing import errors, places, services
 from syncing.locations import marker_key
 from syncing.markers import PLAIN_BYTES, Marker
@@ -279,11 +281,17 @@ def read_marker(sink: Sink, location: str, deadline_s: int) -> tuple[Marker | No
         raise errors.Incomplete(f"The marker of {location} cannot be read: {error}.") from error
 
 
+@prepared.selection
+def _saved() -> QuerySet[SavedState]:
+    tenant = Given("tenant", SavedState._meta.get_field("tenant_id"))
+    return SavedState.objects.current().filter(tenant_id=tenant, files__gt=0)
+
+
 def _check_first_times(silent: list[SinkState], tenant_id: str) -> None:
     silent = [sink_state for sink_state in silent if sink_state.mapping.uploads]
     if not silent:
         return
-    saves = list(SavedState.objects.current().filter(tenant_id=tenant_id, files__gt=0))
+    saves = _saved.all(tenant=tenant_id)
     if not saves:
         return
     saves.sort(key=lambda saved: saved.saved_at, reverse=True)

@@ -12,11 +12,12 @@ from typing import Any
 from uuid import UUID
 
 from django.db import IntegrityError
-from django.db.models import F
+from django.db.models import F, QuerySet
 from django.db.models.functions import Greatest
 
-from boilerhouse.core import audit, clock, context, failpoints
+from boilerhouse.core import audit, clock, context, failpoints, prepared
 from boilerhouse.core.events import recording
+from boilerhouse.core.prepared import Given
 from boilerhouse.process import processes
 from boilerhouse.queues.tasks import enqueue
 from pools import errors as pool_errors
@@ -46,6 +47,16 @@ class Begun:
     """The assignment, if the claim was decided immediately."""
 
 
+@prepared.selection
+def _pool() -> QuerySet[Pool]:
+    return Pool.objects.select_related("workload", "good_version").filter(pk=Given("id", Pool._meta.pk))
+
+
+@prepared.selection
+def _live() -> QuerySet[Assignment]:
+    return Assignment.objects.live().filter(tenant_id=Given("tenant", Assignment._meta.get_field("tenant_id")))
+
+
 def begin(claim: Claim) -> Begun:
     """Accept a claim: take a container, queue for one, or find the tenant's existing assignment.
 
@@ -54,14 +65,14 @@ def begin(claim: Claim) -> Begun:
     """
     started = time.monotonic()
     validation.check_tenant_id(claim.tenant_id)
-    pool = Pool.objects.select_related("workload", "good_version").filter(pk=claim.pool_id).first()
+    pool = _pool.first(id=claim.pool_id)
     if pool is None:
         raise pool_errors.PoolNotFound(f"No pool {claim.pool_id}.")
     serving = pool.serving_version
     validation.check_claim(claim, serving.spec)
     if claim.egress is not None:
         validation.check_egress(Egress.from_json(claim.egress), pool, serving.spec, "/network/egress")
-    if Assignment.objects.live().filter(tenant_id=claim.tenant_id).exists():
+    if _live.exists(tenant=claim.tenant_id):
         existing = _assignment_of(claim.tenant_id)
         if existing is not None:
             return _existing(existing, claim)

@@ -19,10 +19,12 @@ from uuid import UUID
 import structlog
 from django.conf import settings
 from django.db import connection, transaction
+from django.db.models import QuerySet
 
-from boilerhouse.core import clock, context, failpoints
+from boilerhouse.core import clock, context, failpoints, prepared
 from boilerhouse.core.errors import TimedOut
 from boilerhouse.core.events import emit, recording
+from boilerhouse.core.prepared import Given
 from boilerhouse.process import fair_semaphore, ownership, processes
 from boilerhouse.process.outage import DATABASE_LOST
 from boilerhouse.queues import in_progress, slow_work
@@ -256,10 +258,17 @@ def _adopt(assignment_id: UUID, generation: int) -> Assignment | None:
     return Assignment.objects.select_related("container__pool", "version").get(pk=assignment_id)
 
 
+@prepared.selection
+def _pending() -> QuerySet[Assignment]:
+    field = Assignment._meta.get_field
+    return Assignment.objects.filter(
+        pk=Given("id", Assignment._meta.pk), generation=Given("generation", field("generation")), state=PENDING,
+        deadline__gt=Given("now", field("deadline")),
+    )  # fmt: skip
+
+
 def _is_pending(assignment: Assignment) -> bool:
-    now = clock.now()
-    rows = Assignment.objects.filter(pk=assignment.pk, generation=assignment.generation, state=PENDING)
-    return rows.filter(deadline__gt=now).exists()
+    return _pending.exists(id=assignment.pk, generation=assignment.generation, now=clock.now())
 
 
 def _finish(
@@ -306,9 +315,8 @@ def _finish(
                     _run_hook(assignment, spec)
             remaining_s = max(1.0, (assignment.deadline - clock.now()).total_seconds())
             with _phase("verify"):
-                observed = node.runtime.inspect(lifecycle.runtime_name(container_id), timeout_s=remaining_s)
-            if observed is None or not observed.is_running:
-                return False
+                if not node.commands.is_running(container_id, remaining_s):
+                    return False
             with _phase("decide"):
                 return _decide(assignment, sink_states, target, restored, started)
     except (pool_errors.DirectoryGone, sync_errors.DirectoryMissing, pool_errors.DirtyContainer) as error:

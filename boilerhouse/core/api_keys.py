@@ -12,13 +12,14 @@ from datetime import datetime, timedelta
 
 from django.conf import settings
 from django.db import close_old_connections
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 from django.utils import timezone
 
-from boilerhouse.core import audit
+from boilerhouse.core import audit, prepared
 from boilerhouse.core.errors import Conflict, NotFound
 from boilerhouse.core.events import recording, wake
 from boilerhouse.core.models import ApiKey, Role
+from boilerhouse.core.prepared import Given
 
 ALPHABET = string.digits + string.ascii_letters
 ID_LENGTH, SECRET_LENGTH, CHECK_LENGTH = 8, 32, 6
@@ -139,11 +140,16 @@ def is_well_formed(key: str) -> bool:
     return hmac.compare_digest(_checksum(body), key[-CHECK_LENGTH:])
 
 
+@prepared.selection
+def _key() -> QuerySet[ApiKey]:
+    return ApiKey.objects.filter(pk=Given("id", ApiKey._meta.pk))
+
+
 def find_key(key: str) -> ApiKey | None:
     """The row of a valid key, otherwise None. Malformed keys cause no query."""
     if not is_well_formed(key):
         return None
-    row = ApiKey.objects.filter(pk=key[3 : 3 + ID_LENGTH]).first()
+    row = _key.first(id=key[3 : 3 + ID_LENGTH])
     if row is None or not row.is_living or not hmac.compare_digest(row.key_hash, _hash(key)):
         return None
     if row.last_used_at is None or row.last_used_at < timezone.now() - USED_EVERY:

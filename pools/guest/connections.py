@@ -49,7 +49,7 @@ class Connection:
         self.process_1 = peer(connection)[0]
 
 
-def open_socket(directory: Path, *, is_sealed: bool) -> socket.socket:
+def open_socket(directory: Path, *, is_sealed: bool, within_s: float | None = None) -> socket.socket:
     """A connection to the socket in this directory. Raises NoAgent."""
     with contextlib.ExitStack() as stack:
         try:
@@ -63,15 +63,15 @@ def open_socket(directory: Path, *, is_sealed: bool) -> socket.socket:
         stack.callback(os.close, handle)
         if not stat.S_ISSOCK(os.fstat(handle).st_mode):
             raise NoAgent("something else is in the place of its socket")
-        return _connected(f"/proc/self/fd/{handle}")
+        return _connected(f"/proc/self/fd/{handle}", HELLO_S if within_s is None else within_s)
 
 
-def _connected(path: str) -> socket.socket:
+def _connected(path: str, within_s: float) -> socket.socket:
     until = time.monotonic() + CROWDED_S
     while True:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         try:
-            connection.settimeout(HELLO_S)
+            connection.settimeout(within_s)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
             connection.connect(path)
         except OSError as error:
@@ -90,11 +90,14 @@ def peer(connection: socket.socket) -> tuple[int, int]:
     return pid, uid
 
 
-def connect(container_id: UUID, version: int = 1) -> Connection:
-    """A connection to the container's agent, which speaks this version of the protocol. Raises NoAgent."""
-    connection = open_socket(run_dir(container_id), is_sealed=True)
+def connect(container_id: UUID, version: int = 1, within_s: float | None = None) -> Connection:
+    """A connection to the container's agent, which speaks this version of the protocol.
+
+    Raises NoAgent, also if the agent does not answer within ``within_s`` seconds (by default ``HELLO_S``).
+    """
+    connection = open_socket(run_dir(container_id), is_sealed=True, within_s=within_s)
     try:
-        greeted = _greeted(connection)
+        greeted = _greeted(connection, HELLO_S if within_s is None else within_s)
         if greeted.version < version:
             raise NoAgent(f"it speaks version {greeted.version} of the protocol, not {version}")
         return greeted
@@ -106,10 +109,10 @@ def connect(container_id: UUID, version: int = 1) -> Connection:
         raise
 
 
-def _greeted(connection: socket.socket) -> Connection:
+def _greeted(connection: socket.socket, within_s: float) -> Connection:
     """Read the hello. The buffer for ancillary data has room for credentials only, so no descriptor comes in."""
     reader, session, greetings = frames.Reader(MAX_HELLO), 0, list[tuple[bytes, bytes]]()
-    until = time.monotonic() + HELLO_S
+    until = time.monotonic() + within_s
     while not greetings:
         connection.settimeout(max(0.001, until - time.monotonic()))  # in all, however slowly its bytes come
         data, ancillary, _, _ = connection.recvmsg(4096, socket.CMSG_SPACE(_CREDENTIALS.size))
