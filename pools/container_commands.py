@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 from uuid import UUID
 
 import structlog
@@ -29,15 +31,28 @@ def run(
 
     Raises as ``ContainerRuntime.exec``, and CommandLost if the connection to the guest agent breaks in the middle.
     """
+    by_agent = partial(guest.run, container_id, command, timeout_ms, stdin, limit_bytes)
+    by_engine = partial(run_by_engine, container_id, command, timeout_ms, stdin, limit_bytes)
+    return _run(by_agent, by_engine, runtime_name(container_id))
+
+
+def run_at(directory: Path, name: str, command: tuple[str, ...], timeout_ms: int, *, limit_bytes: int) -> Executed:
+    """The same in a container without a row: by the directory of its agent's socket, and its name at the engine."""
+    by_agent = partial(guest.run_at, directory, command, timeout_ms, limit_bytes=limit_bytes)
+    by_engine = partial(get_runtime().exec, name, command, timeout_ms, limit_bytes=limit_bytes)
+    return _run(by_agent, by_engine, name)
+
+
+def _run(by_agent: Callable[[], Executed], by_engine: Callable[[], Executed], name: str) -> Executed:
     try:
-        return guest.run(container_id, command, timeout_ms, stdin, limit_bytes)
+        return by_agent()
     except NoAgent as error:
-        log.debug("command goes by the engine", container=str(container_id), detail=str(error))
+        log.debug("command goes by the engine", container=name, detail=str(error))
     except errors.CommandLost:
-        if _has_ended(runtime_name(container_id)):
+        if _has_ended(name):
             raise errors.NotRunning("The container ended while the command ran.") from None
         raise
-    return run_by_engine(container_id, command, timeout_ms, stdin, limit_bytes)
+    return by_engine()
 
 
 def run_by_engine(

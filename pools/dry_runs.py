@@ -23,7 +23,9 @@ from boilerhouse.core.errors import BoilerhouseError, Conflict
 from boilerhouse.core.ids import uuid7
 from pools import (
     accounts,
+    container_commands,
     errors,
+    guest,
     health,
     host,
     image_pulls,
@@ -116,6 +118,11 @@ def _home(trial_id: UUID) -> Path:
     return _root() / str(trial_id)
 
 
+def _socket_dir(trial_id: UUID) -> Path:
+    """The directory of its guest agent's socket; no volume can have that name."""
+    return _home(trial_id) / ".run"
+
+
 def _name(trial_id: UUID) -> str:
     return f"bh-trial-{trial_id}"
 
@@ -156,15 +163,21 @@ def _try(trial_id: UUID, spec: WorkloadSpec, latest: WorkloadVersion | None) -> 
         _home(trial_id).mkdir(exist_ok=True, mode=0o700)  # if it has no volume
         accounts.write(_home(trial_id), runtime, image, spec, spec.owner(uid))
         row = Container(id=trial_id, pool_id="trial", version=version, uid=uid, node_id=node_id())
-        plan = lifecycle.plan_of(row, replace(spec, ports=()), "none", image)
+        agent = guest.agent_for(spec) if lifecycle.own_command(spec, image) else None
+        if agent is not None:
+            guest.prepare_at(_socket_dir(trial_id), spec.owner(uid))
+        binds += guest.binds_at(_socket_dir(trial_id), agent)
+        plan = lifecycle.plan_of(row, replace(spec, ports=()), "none", image, agent=agent)
         labels = {TRIAL_LABEL: deployment_id(), **host.node_labels()}
         plan = replace(plan, name=name, labels=labels, mounts=binds, network="none", dns=())
         plan = replace(plan, probe=None, is_probe_off=True)
         runtime.create(plan)
         runtime.start(name)
-        runtime.inspect_made(plan)
+        observed = runtime.inspect_made(plan)
+        if observed is not None and observed.is_running:
+            guest.seal_at(_socket_dir(trial_id), observed.pid)
         started_ms = round((time.monotonic() - began) * 1000)
-        trial = _probe(name, health.check_of(spec, image), started_ms)
+        trial = _probe(trial_id, health.check_of(spec, image), started_ms)
     except BoilerhouseError as error:
         return DryRun(False, error.detail, None, "", _log(name), round((time.monotonic() - began) * 1000), 0, 0)
     warnings = [warning.detail for warning in mounts.warnings(mounts.declared(spec, image.volumes).bare)]
@@ -180,8 +193,8 @@ def _mount(trial_id: UUID, owner: Owner, volume: Volume) -> Mount:
     return Mount(str(path), volume.container_path, volume.mode == "ro" or volume.name == "secrets")
 
 
-def _probe(name: str, check: health.Check | None, started_ms: int) -> DryRun:
-    runtime = get_runtime()
+def _probe(trial_id: UUID, check: health.Check | None, started_ms: int) -> DryRun:
+    runtime, name = get_runtime(), _name(trial_id)
     if check is None:
         time.sleep(SETTLE_S)
         observed = runtime.inspect(name)
@@ -204,13 +217,20 @@ def _probe(name: str, check: health.Check | None, started_ms: int) -> DryRun:
     while True:
         attempts += 1
         try:
-            result = runtime.exec(name, probe.command, probe.timeout_ms, limit_bytes=OUTPUT_BYTES)
+            result = container_commands.run_at(
+                _socket_dir(trial_id), name, probe.command, probe.timeout_ms, limit_bytes=OUTPUT_BYTES
+            )
         except errors.NotRunning:
             observed = runtime.inspect(name)
             code = observed.exit_code if observed else None
             return DryRun(
                 False, f"The container ended with {last_output.ended(observed)}.", code, "", "", started_ms, 0, attempts
             )
+        except errors.CommandLost:  # perhaps because the container ended, which the engine notices a moment later
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(lifecycle.PROBE_EVERY_S)
+            continue
         output = (result.stdout + result.stderr).decode(errors="replace")
         if result.exit_code == 0:
             message = f"Healthy at try {attempts}." if attempts > 1 else "Healthy at the first try."

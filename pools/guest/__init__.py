@@ -12,9 +12,12 @@ engine.
 from __future__ import annotations
 
 from pools.guest.binary import agent_for, installed
-from pools.guest.commands import run
-from pools.guest.paths import binds, command_line, prepare
-from pools.guest.sealing import seal
+from pools.guest.commands import run, run_at
+from pools.guest.paths import binds, binds_at, command_line, prepare, prepare_at
+from pools.guest.sealing import seal, seal_at
 from pools.guest.terminals import open_terminal
 
-__all__ = ["agent_for", "binds", "command_line", "installed", "open_terminal", "prepare", "run", "seal"]
+__all__ = [
+    "agent_for", "binds", "binds_at", "command_line", "installed", "open_terminal", "prepare", "prepare_at", "run",
+    "run_at", "seal", "seal_at",
+]  # fmt: skip

@@ -7,12 +7,14 @@ import os
 import select
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
 from uuid import UUID
 
 from pools import errors, host_processes
 from pools.guest import frames
-from pools.guest.connections import Connection, NoAgent, connect
+from pools.guest.connections import Connection, NoAgent, connect, connect_at
 from pools.runtime.base import Executed
 
 NOT_EXECUTABLE, NOT_FOUND = 126, 127
@@ -32,12 +34,27 @@ def run(
 
     Raises NoAgent if nothing has run: the engine may be asked instead. Raises ExecTimedOut, CommandLost.
     """
+    return _run(partial(connect, container_id), command, timeout_ms, stdin, limit_bytes)
+
+
+def run_at(directory: Path, command: tuple[str, ...], timeout_ms: int, *, limit_bytes: int) -> Executed:
+    """The same by the directory of the agent's socket, for a container without a row."""
+    return _run(partial(connect_at, directory), command, timeout_ms, None, limit_bytes)
+
+
+def _run(
+    open_connection: Callable[[], Connection],
+    command: tuple[str, ...],
+    timeout_ms: int,
+    stdin: bytes | None,
+    limit_bytes: int,
+) -> Executed:
     began = time.monotonic()
     try:
         request = frames.request(command, wants_input=stdin is not None, timeout_ms=timeout_ms)
     except ValueError as error:
         raise NoAgent(str(error)) from error
-    connection = connect(container_id)
+    connection = open_connection()
     with connection.socket:
         exchange = Exchange(connection, request, stdin, limit_bytes)
         try:

@@ -95,7 +95,12 @@ def connect(container_id: UUID, version: int = 1, within_s: float | None = None)
 
     Raises NoAgent, also if the agent does not answer within ``within_s`` seconds (by default ``HELLO_S``).
     """
-    connection = open_socket(run_dir(container_id), is_sealed=True, within_s=within_s)
+    return connect_at(run_dir(container_id), version, within_s)
+
+
+def connect_at(directory: Path, version: int = 1, within_s: float | None = None) -> Connection:
+    """The same by the directory of the agent's socket."""
+    connection = open_socket(directory, is_sealed=True, within_s=within_s)
     try:
         greeted = _greeted(connection, HELLO_S if within_s is None else within_s)
         if greeted.version < version:

@@ -23,17 +23,24 @@ def run_dir(container_id: UUID) -> Path:
 
 def prepare(container_id: UUID, owner: Owner) -> None:
     """Create the directory of the socket for the container's user, until ``seal`` closes it."""
-    path = run_dir(container_id)
-    if not path.exists():
-        path.mkdir(parents=True, mode=0o700)
-        os.chown(path, *owner)
+    prepare_at(run_dir(container_id), owner)
+
+
+def prepare_at(directory: Path, owner: Owner) -> None:
+    if not directory.exists():
+        directory.mkdir(parents=True, mode=0o700)
+        os.chown(directory, *owner)
 
 
 def binds(container_id: UUID, agent: Path | None) -> tuple[Mount, ...]:
     """Mounts in addition to the volumes."""
+    return binds_at(run_dir(container_id), agent)
+
+
+def binds_at(directory: Path, agent: Path | None) -> tuple[Mount, ...]:
     if agent is None:
         return ()
-    return Mount(str(agent), AGENT, read_only=True), Mount(str(run_dir(container_id)), RUN, read_only=False)
+    return Mount(str(agent), AGENT, read_only=True), Mount(str(directory), RUN, read_only=False)
 
 
 def command_line(command: tuple[str, ...]) -> tuple[str, ...]:

@@ -24,7 +24,10 @@ def seal(container_id: UUID, process_1: int) -> bool:
 
     ``process_1`` is its pid as the engine reports it. Without an agent there, callers use the engine. Can be repeated.
     """
-    directory = run_dir(container_id)
+    return seal_at(run_dir(container_id), process_1)
+
+
+def seal_at(directory: Path, process_1: int) -> bool:
     try:
         handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
