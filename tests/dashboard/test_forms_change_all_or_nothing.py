@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -89,6 +90,8 @@ CASES: dict[str, tuple[str, dict[str, str]]] = {
     "mute-cause": ("/causes/mute", {"key": "node:n", "for": "3600"}),
     "node-cordon": ("/nodes/{node}/cordon", {}),
     "node-uncordon": ("/nodes/{cordoned}/uncordon", {}),
+    "node-drain": ("/nodes/{node}/drain", {"typed": "spare"}),
+    "node-lost": ("/nodes/{off}/lost", {"typed": "off"}),
     "settings-keys": ("/settings/keys/", {"name": "k", "role": "viewer"}),
     "rotate-key": ("/settings/keys/{key}/rotate", {"overlap": "3600"}),
     "revoke-key": ("/settings/keys/{key}/revoke", {}),
@@ -152,6 +155,8 @@ def place(db, data_dir, fake_engine, client, call, monkeypatch):
     ids = {"delivery": make_delivery().pk, "run": run.pk, "backup": backup.pk, "container": make_container(pool).pk}
     ids["node"], ids["cordoned"] = make_node("spare").pk, make_node("cordoned").pk
     Node.objects.filter(pk=ids["cordoned"]).update(cordoned_at=timezone.now(), cordoned_by="user root")
+    ids["off"] = make_node("off").pk
+    Node.objects.filter(pk=ids["off"]).update(state="silent", heartbeat_at=timezone.now() - timedelta(hours=1))
     ids["key"] = ApiKey.objects.get(pk=call.key_of("viewer")[3:11]).pk
     ids["user"] = User.objects.create_user("colleague", password="long-enough-1", is_staff=True).pk
     other = Client()
