@@ -16,15 +16,15 @@ from websockets.sync.client import connect
 
 from bench import figures
 from bench.load import Act, Connection, Tenants, at_once
+from bench.pairs import alternating
 from bench.server import EXAMPLE, Server
 
-ROUNDS, PAIRS, AT_ONCE = 4, 25, 50
-QUIET_S = 0.3
-"""Between the requests of a client at rest."""
+ROUNDS, AT_ONCE, TIMES = 2, 4, 12
+"""As many at once as the default settings allow one container."""
 
 
 def measure(server: Server, *, quick: bool = False) -> dict[str, Any]:
-    """One tenant, whose container may have as many processes as fifty commands need."""
+    """One tenant, and a container with room for the processes of its commands."""
     tenants = Tenants(server, "commands")
     server.api.call("PUT", "workloads/commands", {**_workload(), "id": "commands", "name": "commands"})
     tenants.size(1, 1)
@@ -39,10 +39,10 @@ def measure(server: Server, *, quick: bool = False) -> dict[str, Any]:
         connection.ask("POST", f"/api/v1/{own}", {"command": ["true"]})
 
     found = {
-        "command": _pairs(rounds, run, lambda: _bare_run(name)),
-        "firstByte": _pairs(rounds, lambda: _first_byte(server, own), lambda: _bare_first_byte(name)),
+        "command": _beside(rounds, run, lambda: _bare_run(name)),
+        "firstByte": _beside(rounds, lambda: _first_byte(server, own), lambda: _bare_first_byte(name)),
         "keyEcho": _echo(server, connection, own, name, rounds),
-        "fiftyAtOnce": _fifty(server, own, name, rounds),
+        "fourAtOnce": _at_once(server, own, name, rounds),
     }
     tenants.release_all()
     tenants.end()
@@ -53,20 +53,8 @@ def _workload() -> dict[str, Any]:
     return {**EXAMPLE, "resources": {"memoryMb": 256, "tmpfsMb": 8, "pidsLimit": 512}}
 
 
-def _pairs(rounds: int, ours: Callable[[], object], bare: Callable[[], object]) -> dict[str, Any]:
-    """Each ``QUIET_S``, first the one and then the other, and the other way round the next time."""
-    times: tuple[list[list[float]], list[list[float]]] = ([], [])
-    for _ in range(rounds):
-        both: tuple[list[float], list[float]] = ([], [])
-        for number in range(PAIRS):
-            for which in (0, 1) if number % 2 else (1, 0):
-                time.sleep(QUIET_S)
-                began = time.perf_counter()
-                (ours, bare)[which]()
-                both[which].append((time.perf_counter() - began) * 1000)
-        times[0].append(both[0])
-        times[1].append(both[1])
-    return figures.beside(figures.of(times[0]), figures.of(times[1]))
+def _beside(rounds: int, ours: Callable[[], object], bare: Callable[[], object]) -> dict[str, Any]:
+    return figures.beside(*alternating(rounds, ours, bare))
 
 
 def _bare_run(name: str) -> None:
@@ -118,24 +106,26 @@ def _echo(server: Server, connection: Connection, own: str, name: str, rounds: i
             os.write(ours, b"x")
             os.read(ours, 100)
 
-        found = _pairs(rounds, press, press_bare)
+        found = _beside(rounds, press, press_bare)
         bare.kill()
     connection.ask("DELETE", f"/api/v1/{own}/{command}", expect=204)
     return found
 
 
-def _fifty(server: Server, own: str, name: str, rounds: int) -> dict[str, Any]:
-    """Fifty clients at the same moment: a command each."""
+def _at_once(server: Server, own: str, name: str, rounds: int) -> dict[str, Any]:
+    """Clients that each run a command at the same moment."""
 
     def prepare() -> Act:
         connection = Connection(server.api.base, server.api.key)
         connection.ask("GET", "/api/v1/health")
-        body = {"command": ["true"], "wait": False}
-        return lambda: connection.ask("POST", f"/api/v1/{own}", body, 201)
+        return lambda: connection.ask("POST", f"/api/v1/{own}", {"command": ["true"]})
 
     times: tuple[list[list[float]], list[list[float]]] = ([], [])
     for _ in range(rounds):
-        times[0].append(at_once(AT_ONCE, prepare))
-        time.sleep(1)
-        times[1].append(at_once(AT_ONCE, lambda: lambda: _bare_run(name)))
+        both: tuple[list[float], list[float]] = ([], [])
+        for _ in range(TIMES):
+            both[0].extend(at_once(AT_ONCE, prepare))
+            both[1].extend(at_once(AT_ONCE, lambda: lambda: _bare_run(name)))
+        times[0].append(both[0])
+        times[1].append(both[1])
     return figures.beside(figures.of(times[0]), figures.of(times[1]))

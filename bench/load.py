@@ -40,15 +40,19 @@ class Connection:
         self.used_at = time.monotonic()
 
     def ask(self, method: str, path: str, body: Any = None, expect: int = 200) -> Any:
-        if time.monotonic() - self.used_at > STALE_S:
-            self.http.close()  # the server may have closed it, or be about to; the next request opens it again
-        self.used_at = time.monotonic()
-        self.http.request(method, path, json.dumps(body) if body is not None else None, self.headers)
-        answer = self.http.getresponse()
+        answer = self.send(method, path, json.dumps(body) if body is not None else None, self.headers)
         content = answer.read()
         if answer.status != expect:
             raise SystemExit(f"{method} {path} answered {answer.status}: {content[:300]!r}")
         return json.loads(content) if content else None
+
+    def send(self, method: str, path: str, body: Any, headers: dict[str, str]) -> http.client.HTTPResponse:
+        """The answer, of any status, whose body is to be read before the next request."""
+        if time.monotonic() - self.used_at > STALE_S:
+            self.http.close()  # the server may have closed it, or be about to; the next request opens it again
+        self.used_at = time.monotonic()
+        self.http.request(method, path, body, headers)
+        return self.http.getresponse()
 
 
 def at_once(count: int, prepare: Callable[[], Act]) -> list[float]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import statistics
+import subprocess
 import time
 from functools import partial
 from itertools import cycle, islice
@@ -9,7 +11,7 @@ from typing import Any
 
 from bench import bare, figures, rest
 from bench.load import Tenants, by_chance
-from bench.server import Server
+from bench.server import Server, pss_mb
 
 SIZES, CLAIMS, WARM_UP = (10, 100, 250), 25, 3
 IDLE_S = 10.0
@@ -27,6 +29,8 @@ def measure(server: Server, *, quick: bool = False, sizes: tuple[int, ...] = SIZ
         tenants.size(size, size)
         if size == SIZES[-1]:
             found["idle"] = _idle(server, size)
+        if size == sizes[-1]:
+            found["agents"] = {"containers": size, "pssKb": _agent_pss_kb(tenants)}
         rounds[size] = _one_by_one(tenants, min(size, CLAIMS + WARM_UP))
     tenants.expect_warm()
     found["claim"] = figures.beside(
@@ -66,6 +70,13 @@ def _idle(server: Server, containers: int) -> dict[str, Any]:
         listed.append(bare.timed(lambda: server.runtime.list(host.labels())))
     reconciling = figures.beside(figures.of([compared[2:]]), figures.of([listed[2:]]))
     return {"containers": containers, "seconds": IDLE_S, "processes": processes, "reconcile": reconciling}
+
+
+def _agent_pss_kb(tenants: Tenants) -> float:
+    """The mean of process 1 of every container, what they share counted in parts."""
+    asked = ["docker", "inspect", "-f", "{{.State.Pid}}", *tenants.names()]
+    pids = subprocess.run(asked, check=True, capture_output=True, text=True).stdout.split()
+    return round(statistics.mean(1024 * pss_mb(int(pid)) for pid in pids), 1)
 
 
 def _expect_nothing(drift: list[Any]) -> None:

@@ -19,6 +19,7 @@ from bench import (
     commands,
     crud,
     fan_out,
+    files,
     pages,
     periodic,
     refill,
@@ -42,6 +43,7 @@ ORDER = [
     "periodic",
     "transfers",
     "commands",
+    "files",
     "crud",
     "events",
     "pages",
@@ -79,6 +81,8 @@ def measure(server: Server, group: str, found: dict[str, Any], *, quick: bool, i
             return state.measure(server, quick=quick)
         case "commands":
             return commands.measure(server, quick=quick)
+        case "files":
+            return files.measure(server, quick=quick)
         case "crud":
             return crud.measure(server, all_of_it=is_default)
         case "tables":
@@ -111,12 +115,13 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
     is_default = "postgres" not in os.environ.get("DATABASE_URL", "")
-    found: dict[str, Any] = {"groups": {}, "measuredAt": {}, "seconds": {}}
+    found: dict[str, Any] = {"groups": {}, "measuredAt": {}, "seconds": {}, "loadBefore": {}}
     with running() as server:
         for group in ORDER:
             if group not in options.groups:
                 continue
             began = time.monotonic()
+            found["loadBefore"][group] = round(os.getloadavg()[0], 1)
             groups = found["groups"]
             groups[group] = measure(server, group, groups, quick=options.quick, is_default=is_default)
             found["seconds"][group] = round(time.monotonic() - began, 1)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench import figures
+from bench.files import PIPE_SHARE
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ AT_MOST: list[tuple[str, tuple[str, ...], str, Limits | dict[str, Limits]]] = [
     ("command", ("commands", "command"), "a command in a held container", {"p50Ms": 5}),
     ("firstByte", ("commands", "firstByte"), "first byte of a command's stream", {"p50Ms": 6}),
     ("keyEcho", ("commands", "keyEcho"), "a key and its echo in a terminal", {"p50Ms": 3}),
+    ("file1KB", ("files", "1KB"), "a file of 1 KB written and read", {"p50Ms": 8}),
     ("tenAtOnce", ("burst", "tenAtOnce"), "10 claims at once on 10 warm", {"p50Ms": 60}),
     ("fiftyAtOnce", ("burst", "fiftyAtOnce"), "50 claims at once on 50 warm", {"p95Ms": 350}),
     ("twentyAtOnce", ("burst", "twentyAtOnce"), "20 claims at once on 10 warm, none refused", {"p95Ms": 2200}),
@@ -48,6 +50,7 @@ AT_MOST: list[tuple[str, tuple[str, ...], str, Limits | dict[str, Limits]]] = [
     ("restored", ("state", "restored100KB"), "warm claim with 10 files / 100 KB restored", {"p50Ms": 120}),
 ]  # fmt: skip
 """What each may take: the same on each database, or by database."""
+AGENT_KB = 150
 BY_HAND = {"seconds": 8, "on": "2026-11-26"}
 """From the first command of "In five minutes" in docs/workloads.md to its last answer, entered block by block as they
 stand there, image included, with `up` running. Done once, by an agent that pasted the blocks: a person reads and types
@@ -63,6 +66,8 @@ def lines(groups: dict[str, Any], database: str) -> Iterator[Line]:
             one = one.get(name, {})
         if one:
             yield _times(key, what, one, limits.get(database, limits))
+    yield from _long_files(groups.get("files", {}))
+    yield from _agents(groups.get("scale", {}).get("agents", {}))
     yield from _transfers(groups.get("transfers", []))
     yield from _with_state(groups.get("state", {}))
     if found := groups.get("refill"):
@@ -128,6 +133,21 @@ def _times(key: str, what: str, one: dict[str, Any], limits: Limits) -> Line:
         figure += "; rounds " + ", ".join(f"{low}–{high}" for low, high in spread)
     target = ", ".join(f"{WHICH[which]} ≤ {most} ms" for which, most in limits.items())
     return Line(key, what, target, figure, bare, max(one[which] / most for which, most in limits.items()))
+
+
+def _long_files(found: dict[str, Any]) -> Iterator[Line]:
+    for key, what in (("up100MB", "a file of 100 MB written"), ("down100MB", "a file of 100 MB read")):
+        if one := found.get(key):
+            yield Line(
+                key, what, f"≥ {PIPE_SHARE:.0%} of dd through a pipe", f"{one['p50Ms']} ms (n = {one['n']})",
+                f"{one['ofPipe']:.0%} of {one['pipe']['p50Ms']} ms", PIPE_SHARE / max(0.01, one["ofPipe"]),
+            )  # fmt: skip
+
+
+def _agents(found: dict[str, Any]) -> Iterator[Line]:
+    if found:
+        what = f"memory of a guest agent (PSS, mean of {found['containers']})"
+        yield Line("agents", what, f"≤ {AGENT_KB} KB", f"{found['pssKb']} KB", "", found["pssKb"] / AGENT_KB)
 
 
 def _transfers(rows: list[dict[str, Any]]) -> Iterator[Line]:
