@@ -36,12 +36,13 @@ _counting = threading.Lock()
 def held_by(tenant_id: str) -> UUID:
     """The container that the tenant uses. Raises Invalid, Releasing, NotAssigned."""
     validation.check_tenant_id(tenant_id)
-    row = Assignment.objects.live().filter(tenant_id=tenant_id).first()
-    if row is None or row.state != AssignmentState.ASSIGNED:
-        if row is not None and row.state == AssignmentState.RELEASING:
-            raise errors.Releasing
+    live = Assignment.objects.live().filter(tenant_id=tenant_id)
+    state, container = live.values_list("state", "container_ref").first() or (None, None)
+    if state == AssignmentState.RELEASING:
+        raise errors.Releasing
+    if state != AssignmentState.ASSIGNED or container is None:
         raise errors.NotAssigned
-    return row.held_container
+    return container
 
 
 def run(container_id: UUID, command: tuple[str, ...], timeout_ms: int, stdin: bytes | None) -> Executed:
@@ -112,9 +113,12 @@ def is_claimed(container_id: UUID) -> bool:
     return Assignment.objects.filter(container_ref=container_id, state=AssignmentState.ASSIGNED).exists()
 
 
-def claimed(container_id: UUID) -> Assignment:
-    """The assignment of a container of this node that a tenant uses. Raises NotClaimed, Releasing, OtherNode."""
-    assignments = Assignment.objects.select_related("container").filter(container_ref=container_id)
+def claimed(container_id: UUID, *more: str) -> Assignment:
+    """The assignment of a container of this node that a tenant uses, with its container and ``more`` relations.
+
+    Raises NotClaimed, Releasing, OtherNode.
+    """
+    assignments = Assignment.objects.select_related("container", *more).filter(container_ref=container_id)
     row = assignments.filter(state=AssignmentState.ASSIGNED).first()
     if row is None:
         if assignments.filter(state=AssignmentState.RELEASING).exists():

@@ -11,7 +11,6 @@ from boilerhouse.core.events import recording
 from boilerhouse.core.text import printable
 from pools.file_errors import BadPath
 from pools.guest.files import Place
-from pools.models import Container
 from pools.nodes import Files, node_of
 from tenants import activity, idle
 from tenants.models import Assignment
@@ -62,9 +61,10 @@ def of_tenant(tenant_id: str) -> HeldFiles:
 
 def of_container(container_id: UUID) -> HeldFiles:
     """The call counts as activity. Raises NotClaimed, Releasing, OtherNode."""
-    row = activity.claimed(container_id)
+    row = activity.claimed(container_id, "container__version")
     idle.note_activity(container_id)
-    spec = Container.objects.select_related("version").get(pk=container_id).version.spec
+    assert row.container is not None  # assigned
+    spec = row.container.version.spec
     root = next((volume.container_path for volume in spec.volumes if volume.mode == "rw"), "/")
     hidden = tuple(volume.container_path for volume in spec.volumes if volume.name == "secrets")
     return HeldFiles(container_id, row.tenant_id, row.generation, root.encode(), hidden, row)
