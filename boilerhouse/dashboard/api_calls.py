@@ -129,6 +129,9 @@ def _remove_file(fields: Mapping[str, list[str]], tenant_id: str) -> list[ApiCal
 Calls = Callable[..., list[ApiCall]]
 CALLS: dict[str, Calls] = {
     "container-remove": _remove,
+    "node-drain": lambda _, node_id: [
+        ApiCall("POST", f"nodes/{_part(node_id)}/drain", f"client.nodes.drain({node_id!r})")
+    ],
     "node-lost": _declare_lost,
     "pool-drain": lambda _, pool_id: [_act("pools", "pools", pool_id, "drain")],
     "pool-delete": lambda _, pool_id: [_delete("pools", "pools", pool_id, force=True)],

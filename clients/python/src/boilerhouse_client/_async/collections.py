@@ -176,8 +176,8 @@ class AsyncNodes(AsyncReplaceable):
 
     async def drain(self, id: str, *, after_s: float = 0, reason: str = "") -> Json:
         """Empty the node: its tenants are released, with a save, after this time. Returns the node."""
-        more = {"reason": reason} if reason else {}
-        found: Json = await self.act(id, "drain", {"afterMs": milliseconds(after_s), **more})
+        body = {"afterMs": milliseconds(after_s) if after_s else None, "reason": reason or None}
+        found: Json = await self.act(id, "drain", parameters(body))
         return found
 
     async def declare_lost(self, id: str, *, is_off: bool, reason: str = "") -> Json:

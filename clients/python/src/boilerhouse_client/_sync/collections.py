@@ -174,8 +174,8 @@ class Nodes(Replaceable):
 
     def drain(self, id: str, *, after_s: float = 0, reason: str = "") -> Json:
         """Empty the node: its tenants are released, with a save, after this time. Returns the node."""
-        more = {"reason": reason} if reason else {}
-        found: Json = self.act(id, "drain", {"afterMs": milliseconds(after_s), **more})
+        body = {"afterMs": milliseconds(after_s) if after_s else None, "reason": reason or None}
+        found: Json = self.act(id, "drain", parameters(body))
         return found
 
     def declare_lost(self, id: str, *, is_off: bool, reason: str = "") -> Json:
