@@ -106,6 +106,16 @@ if [ "$purpose" = test ] && ! cmp -s tests/azurite/package-lock.json .venv/azuri
   cp tests/azurite/package-lock.json .venv/azurite/installed.json
 fi
 
+# What builds and tests the TypeScript client, in the same way.
+if [ "$purpose" = test ] && ! cmp -s clients/typescript/package-lock.json .venv/typescript/installed.json; then
+  say "installing the tools of the TypeScript client into .venv/typescript"
+  mkdir -p .venv/typescript
+  cp clients/typescript/package.json clients/typescript/package-lock.json .venv/typescript/
+  npm=$PWD/.venv/bin/npm
+  (cd .venv/typescript && PATH="${npm%/*}:$PATH" "$npm" ci --ignore-scripts --no-audit --no-fund --loglevel=error >&2) || fail "npm ci failed."
+  cp clients/typescript/package-lock.json .venv/typescript/installed.json
+fi
+
 # The guest agent: process 1 of containers, one static program ----------------------------------------
 make -s -C guest >&2 || fail "the guest agent could not be built (make -C guest)."
 
