@@ -24,7 +24,8 @@ void leave(void) {
 }
 
 static void send_whole(int connection, struct iovec *parts, int count) {
-  struct msghdr message = {.msg_iov = parts, .msg_iovlen = count};
+  struct msghdr message = {.msg_iov = parts};
+  message.msg_iovlen = (__typeof__(message.msg_iovlen))count; // int with musl, size_t with glibc
   while (message.msg_iovlen) {
     ssize_t sent = sendmsg(connection, &message, MSG_NOSIGNAL);
     if (sent < 0 && errno == EINTR) continue;
