@@ -36,6 +36,8 @@ from pools.nodes import here
 log = structlog.get_logger("boilerhouse.fence")
 
 LOOK_S = 0.5
+TAKES_WITHIN_S = 0.5
+RENEWS_WITHIN_S = 7.0
 ANSWERS_WITHIN_S = 2.0
 """A guard that has not answered for so long is stopped or hung: it is replaced, and no lease is renewed meanwhile."""
 PEERS_EVERY_S = 8.0
@@ -64,11 +66,26 @@ class GuardProcess:
         self.pid = self._process.pid
         self.answered_at = boottime()
         self.is_frozen = False
+        self._groups: list[list[str]] | None = None
+        """What it was told last; another list means that they have changed."""
 
-    def tell(self, line: bytes) -> None:
+    def tell(self, until: float, groups: list[list[str]]) -> None:
+        """Tell it until when it may wait, and of the groups if they have changed. It is killed if it takes nothing."""
+        told: dict[str, object] = {"until": until}
+        if groups is not self._groups:
+            told["groups"] = groups
+        line = memoryview(json.dumps(told).encode() + b"\n")
         assert self._process.stdin
-        with contextlib.suppress(OSError):  # it has ended, or hangs: ``is_well`` says so
-            self._process.stdin.write(line)
+        pipe = self._process.stdin.fileno()
+        try:
+            while line and select.select([], [pipe], [], TAKES_WITHIN_S)[1]:  # a line may be longer than a pipe holds
+                line = line[os.write(pipe, line) :]
+        except OSError as error:  # it has ended
+            log.warning("guard does not listen", error=type(error).__name__)
+        if line:
+            self.end()  # whatever it has read, half a line must not be the beginning of the next
+        else:
+            self._groups = groups
 
     def listen(self, within_s: float) -> None:
         """Read its answers."""
@@ -117,12 +134,14 @@ class Fence:
     def run(self, stop: threading.Event) -> None:
         """Until ``stop`` is set. The guard stays if nobody knows whether the lease was given back."""
         answering = peers_words.Answering(self._address, self._me, self.unreached_s) if self._address else None
-        threading.Thread(target=self._renew_for_ever, args=(stop,), name="lease", daemon=True).start()
+        renewing = threading.Thread(target=self._renew_for_ever, args=(stop,), name="lease", daemon=True)
+        renewing.start()
         while not stop.is_set():
             self.look()
+        renewing.join(RENEWS_WITHIN_S)  # a renewal after the lease is given back would take it again
         if answering is not None:
             answering.close()
-        self._leave()
+        self._leave(is_renewing=renewing.is_alive())
 
     def unreached_s(self) -> float:
         """Seconds since the database last answered."""
@@ -130,7 +149,8 @@ class Fence:
 
     def look(self) -> None:
         """Tell the guard how long it may wait, and see that there is one. Takes about ``LOOK_S``."""
-        self._guard.listen(LOOK_S)
+        time.sleep(LOOK_S)
+        self._guard.listen(0)
         if not self._guard.is_well:
             self._replace_guard()
         with self._lock:
@@ -138,7 +158,7 @@ class Fence:
         if not refused and boottime() - leased_at >= ASK_S:
             self._ask()
         until = NOW if refused else max(leased_at + FREEZE_S, self._word_until)
-        self._guard.tell(_line(until, self._groups))
+        self._guard.tell(until, self._groups)
         self._note()
 
     def _replace_guard(self) -> None:
@@ -192,6 +212,8 @@ class Fence:
             self._refused()
             return
         groups = _groups()
+        if groups == self._groups:
+            groups = self._groups
         with self._lock:
             self._counted = [peers]
             self._leased_at, self._groups, self._is_refused = began, groups, False
@@ -219,17 +241,17 @@ class Fence:
             emit("node.thawed", node=self._me, frozenS=round(boottime() - self._frozen_since, 1))
             self._frozen_since = None
 
-    def _leave(self) -> None:
+    def _leave(self, *, is_renewing: bool = False) -> None:
         """Without a lease, a node is given up only by an operator. If the database does not confirm that it has none,
         the containers stand still before this process ends: whoever ends the guard too, the kernel keeps them so."""
-        if self._has_given_back():
+        if not is_renewing and self._has_given_back():
             self._guard.end()
             state.forget()
             return
         log.error("containers frozen: the lease could not be given back", node=self._me)
         until = boottime() + FROZEN_WITHIN_S
         while not self._guard.is_frozen and boottime() < until:
-            self._guard.tell(_line(NOW, self._groups))
+            self._guard.tell(NOW, self._groups)
             self._guard.listen(LOOK_S)
 
     def _has_given_back(self) -> bool:
@@ -248,10 +270,6 @@ class Fence:
 def is_most(some: set[str], of: frozenset[str]) -> bool:
     """More than half. A controller gives a node up only if at least half of the same nodes renew their leases."""
     return 2 * len(some & of) > len(of)
-
-
-def _line(until: float, groups: list[list[str]]) -> bytes:
-    return json.dumps({"until": until, "groups": groups}).encode() + b"\n"
 
 
 def _groups() -> list[list[str]]:

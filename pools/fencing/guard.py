@@ -5,7 +5,8 @@ last. It is told on its standard input, a JSON document a line:
 
     {"until": 123.4, "groups": [[claimed, control, freeze, thaw], ...]}
 
-``until`` is the time, by CLOCK_BOOTTIME, from which containers must stand still. ``claimed`` is a file that exists once
+``until`` is the time, by CLOCK_BOOTTIME, from which containers must stand still. ``groups`` may be left out if they
+are the same as before. ``claimed`` is a file that exists once
 a tenant has used the container; ``freeze`` and ``thaw`` are what is written to the file ``control``. It answers each
 line with one of its own, ``free`` or ``frozen``. When its input ends, the last line holds. A signal that ends it thaws
 nothing.
@@ -52,9 +53,10 @@ class Guard:
                 read = os.read(0, 1 << 20)
                 has_input = bool(read)
                 *lines, rest = (rest + read).split(b"\n")
+                for line in lines:
+                    told = json.loads(line)
+                    self.until, self.groups = told["until"], told.get("groups", self.groups)
                 if lines:
-                    told = json.loads(lines[-1])
-                    self.until, self.groups = told["until"], told["groups"]
                     self.act()
                     self.say()
             self.act()

@@ -316,8 +316,7 @@ def test_a_guard_that_hangs_is_replaced_and_no_lease_is_renewed_meanwhile(fenced
     leased_at = Node.objects.get().leased_at
     fenced.fence.renew()
     assert Node.objects.get().leased_at == leased_at
-    fenced.stands_still_after(1)
-    assert fenced.fence._guard.pid != first
+    eventually(lambda: fenced.fence.look() or fenced.fence._guard.pid != first, 10, 0)
     fenced.renew()
     assert Node.objects.get().leased_at > leased_at
 
@@ -355,3 +354,23 @@ def test_the_next_fence_goes_by_what_the_one_before_knew(fenced):
     time.sleep(1.2)
     fenced.fence = Fence("")
     fenced.stops()
+
+
+def test_thousands_of_containers_are_told_of_in_pieces(fenced, monkeypatch):
+    """A pipe holds less than their names; and they are told of once, not with each look."""
+    many = [[f"/run/{'x' * 80}/{n}", f"/sys/{'y' * 80}/{n}", "FROZEN", "THAWED"] for n in range(3000)]
+    monkeypatch.setattr(fencing, "_groups", lambda: [*many, fenced.files.group("a")])
+    alone_no_more(fenced)
+    assert not fenced.stands_still_after(0.1)
+    fenced.stops()
+
+
+def test_the_fence_and_its_guard_rest_between_two_looks(fenced, monkeypatch):
+    """Each answer was at once followed by the next line, and both kept a processor busy."""
+    fenced.renew()
+    looks = 0
+    until = time.monotonic() + 2
+    while time.monotonic() < until:
+        fenced.fence.look()
+        looks += 1
+    assert looks <= 2 / fencing.LOOK_S + 1
