@@ -62,9 +62,13 @@ test("a command is followed by another client from any byte, and signalled", asy
   const started = await c.commands.start("trap 'echo caught; exit 7' TERM; echo ready; while :; do sleep 0.05; done");
   const found = new Client({ url, key }).tenant(tenant).commands.get(started.id);
   let text = "";
+  let isSignalled = false;
   for await (const item of found.output()) {
     if (item.kind === "output" && item.stream === "stdout") text += new TextDecoder().decode(item.data); // the shell reports its sleep's end
-    if (text === "ready\n" && item.kind === "output") await found.signal("SIGTERM");
+    if (text === "ready\n" && !isSignalled) {
+      isSignalled = true;
+      await found.signal("SIGTERM");
+    }
     if (item.kind === "exit") expect(item.exitCode).toBe(7);
   }
   expect(text).toBe("ready\ncaught\n");
