@@ -85,6 +85,8 @@ MAY: dict[str, dict[str, set[Role]]] = {
     "credentials/*": {"GET": {ADMIN}, "PUT": {ADMIN}, "DELETE": {ADMIN}},
     "registry-credentials": {"GET": {ADMIN}, "POST": {ADMIN}},
     "registry-credentials/*": {"GET": {ADMIN}, "PUT": {ADMIN}, "DELETE": {ADMIN}},
+    "causes": {"GET": STAFF_READ},
+    "causes/*/mute": {"PUT": STAFF_WRITE, "DELETE": STAFF_WRITE},
     "notifications": {"GET": {ADMIN}, "POST": {ADMIN}},
     "notifications/*": {"GET": {ADMIN}, "PUT": {ADMIN}, "DELETE": {ADMIN}},
     "notifications/*/test": {"POST": {ADMIN}},

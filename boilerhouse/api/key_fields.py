@@ -72,6 +72,9 @@ class ApiKeyOutput(ApiSerializer):
     expires_at = serializers.DateTimeField(allow_null=True)
     last_used_at = serializers.DateTimeField(allow_null=True, help_text="When the key was last used, to the minute.")
     revoked_at = serializers.DateTimeField(allow_null=True)
+    replaced_by = serializers.CharField(
+        allow_blank=True, help_text="The id of the key that a rotation made instead of it; empty if there is none."
+    )
 
 
 class NewApiKeyOutput(ApiKeyOutput):

@@ -70,7 +70,7 @@ class KeyRotationView(ApiView):
         operation_id="rotateApiKey",
         summary="Replace an API key by one that may do the same",
         description="`key` is shown once. The old key works for `overlapMs` longer, or until it expires. 409 if it has"
-        " ended.",
+        " ended (`key_has_ended`), or if the key that has replaced it is valid (`key_is_replaced`): rotate that one.",
         request=KeyRotationInput,
         responses={201: NewApiKeyOutput},
     )

@@ -41,6 +41,8 @@ class Kind(StrEnum):
     QUEUE_UNSERVED = "queue_unserved"
     STEP_FAILING = "step_failing"
     """A step of the controller or of a watcher fails each time."""
+    BACKUP_MISSING = "backup_missing"
+    """The last backup of the rows is older than the deployment's limit, or there is none."""
     NOTIFICATION_DISABLED = "notification_disabled"
     """A notification target was disabled and gets no messages."""
 
@@ -62,6 +64,7 @@ class Thing(StrEnum):
     PROCESS = "process"
     """A queue, a step or the controller, by name."""
     NOTIFICATION = "notification"
+    DEPLOYMENT = "deployment"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from django.conf import settings
 from django.db.models import BooleanField, ExpressionWrapper, Q
 
 from boilerhouse.attention.cause import Cause, Kind, Severity, Thing
 from boilerhouse.attention.words import age, count, sentence
 from boilerhouse.core import clock, node_leases, nodes
-from boilerhouse.core.models import FailingStep, Lease, Node, QueueHealth
+from boilerhouse.core.models import Deployment, FailingStep, Lease, Node, QueueHealth
 from boilerhouse.core.querysets import without_heartbeat
 from boilerhouse.core.states import NodeState
+from boilerhouse.process.steps import later
 from boilerhouse.queues.service import unserved_queues
 
 GONE_AFTER = timedelta(seconds=15)
@@ -20,7 +22,7 @@ GONE_AFTER = timedelta(seconds=15)
 
 def present() -> list[Cause]:
     """The causes in the deployment's processes."""
-    return [*_nodes(), *_controller(), *_queues(), *_steps()]
+    return [*_nodes(), *_controller(), *_queues(), *_steps(), *_backups()]
 
 
 def _nodes() -> list[Cause]:
@@ -124,4 +126,26 @@ def _steps() -> list[Cause]:
             effect="It is retried; the other steps continue.", since=step.since,
         )
         for step in FailingStep.objects.order_by("since")
+    ]  # fmt: skip
+
+
+def _backups() -> list[Cause]:
+    """None unless a limit is set: backups by other means, such as of the database, cannot be seen here (ADR 82)."""
+    longest = int(settings.BOILERHOUSE_BACKUP_MAX_AGE_S)
+    row = Deployment.objects.first() if longest else None
+    if row is None:
+        return []
+    now, last = clock.now(), row.backed_up_at
+    due_at = later(last or row.created_at, longest * 1000)
+    if now < due_at:
+        return []
+    state = f"The last backup is {age((now - last).total_seconds())} old." if last else "It has never been backed up."
+    return [
+        Cause(
+            key="backup", kind=Kind.BACKUP_MISSING, severity=Severity.WARNING, what="{} has no recent backup",
+            thing=Thing.DEPLOYMENT, subject="This deployment",
+            why=f"{state} There should be one every {age(longest)} (BOILERHOUSE_BACKUP_MAX_AGE_S).",
+            effect="If the database were lost, workloads, pools and what is known of tenants would be lost with it.",
+            since=due_at,
+        )
     ]  # fmt: skip

@@ -292,7 +292,7 @@ def _waits(rows: Sequence[Any]) -> str:
     text = f"{count(len(rows), 'tenant')} {'waits' if one else 'wait'}. {'Its' if one else 'Their'} state is safe"
     trying = sum(row.state == AssignmentState.RELEASING for row in rows)
     return f"{text} on {where}." + (
-        f" {count(trying, 'save')} {'is' if trying == 1 else 'are'} tried now." * bool(trying)
+        f" {count(trying, 'save')} {'is' if trying == 1 else 'are'} being retried now." * bool(trying)
     )
 
 

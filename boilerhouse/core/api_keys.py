@@ -72,30 +72,47 @@ class KeyHasEnded(Conflict):
     code = "key_has_ended"
 
 
+class KeyIsReplaced(Conflict):
+    """The key has been rotated already. Rotate the key that replaced it."""
+
+    code = "key_is_replaced"
+
+
 def rotate_key(
     key_id: str, *, overlap: timedelta = DEFAULT_OVERLAP, expires_at: datetime | None = None
 ) -> tuple[ApiKey, str]:
     """Create a key that may do the same, and let the old one end after ``overlap``, or earlier if it expires earlier.
 
     The new key expires at ``expires_at``; without it, after as long a life as the old one was given, or never. Returns
-    its row and the key itself, which cannot be read again. Raises ApiKeyNotFound, KeyHasEnded.
+    its row and the key itself, which cannot be read again. Raises ApiKeyNotFound, KeyHasEnded, and KeyIsReplaced if
+    its successor is valid: with two successors, nobody knows which one the programs have.
     """
     with recording():
         old = _locked(key_id)
         if not old.is_living:
             raise KeyHasEnded
+        newest = newest_of(old)
+        if newest.pk != old.pk and newest.is_living:
+            raise KeyIsReplaced(f"The key bh_{newest.pk}… has replaced it. Rotate that one.")
         now = timezone.now()
-        if expires_at is None and old.expires_at is not None:
-            expires_at = now + (old.expires_at - old.created_at)
+        if expires_at is None and newest.expires_at is not None:  # the old one's own may be the end of an overlap
+            expires_at = now + (newest.expires_at - newest.created_at)
         new, key = create_key(name=old.name, role=Role(old.role), tenant_ids=old.tenant_ids, expires_at=expires_at)
         ends_at = min(filter(None, (old.expires_at, now + overlap)))
-        ApiKey.objects.filter(pk=old.pk).update(expires_at=ends_at)
+        ApiKey.objects.filter(pk=old.pk).update(expires_at=ends_at, replaced_by=new.pk)
         audit.record(
             "api_key.rotate", old.pk, before={"expiresAt": old.expires_at},
             after={"expiresAt": ends_at, "replacedBy": new.pk},
         )  # fmt: skip
         wake()
     return new, key
+
+
+def newest_of(key: ApiKey) -> ApiKey:
+    """The last key of its rotations, or itself. It may have ended."""
+    while key.replaced_by and (successor := ApiKey.objects.filter(pk=key.replaced_by).first()):
+        key = successor
+    return key
 
 
 def _locked(key_id: str) -> ApiKey:

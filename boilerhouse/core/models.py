@@ -28,6 +28,8 @@ class Deployment(models.Model):
     created_at = models.DateTimeField(default=timezone.now)
     events_forgotten_to = models.BigIntegerField(default=0)
     """The highest id of the events that retention has deleted."""
+    backed_up_at = models.DateTimeField(null=True, blank=True)
+    """When the last backup of its rows was complete, wherever it was written."""
 
     class Meta:
         constraints = [models.CheckConstraint(condition=Q(id=1), name="one_deployment")]
@@ -348,6 +350,8 @@ class ApiKey(models.Model):
     expires_at = models.DateTimeField(null=True, blank=True)
     last_used_at = models.DateTimeField(null=True, blank=True)
     revoked_at = models.DateTimeField(null=True, blank=True)
+    replaced_by = models.CharField(max_length=16, default="", db_default="", blank=True)
+    """The id of the key that a rotation made instead of this one."""
 
     class Meta:
         verbose_name = "API key"

@@ -66,6 +66,11 @@ def claim(tenant_id: str, pool_id: str, config: dict[str, Any] | None) -> ApiCal
     )
 
 
+def unmute(cause_id: str) -> ApiCall:
+    path = f"causes/{cause_id}/mute"
+    return ApiCall("DELETE", path, f'client.call("DELETE", {path!r})')
+
+
 # The call of each action that asks, by the name of its URL -----------------------------------------------------
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 
 from django.http import HttpRequest
 from django.urls import reverse
@@ -22,6 +21,7 @@ from boilerhouse.dashboard.access import may
 from boilerhouse.dashboard.templatetags.ui import short
 from boilerhouse.notifications import mutes as muted_causes
 from boilerhouse.notifications.incidents import key_of
+from boilerhouse.notifications.models import Mute
 from pools.models import Pool, PoolStatus
 from syncing.sink_words import Remedy
 
@@ -60,7 +60,8 @@ class Need:
     buttons: list[Button]
     mutes: Sequence[tuple[str, str]] = ()
     """How long the reader may mute notifications of it."""
-    muted_until: datetime | None = None
+    mute: Mute | None = None
+    """Who has muted notifications of it, and until when."""
 
     @property
     def tone(self) -> str:
@@ -79,7 +80,7 @@ class Need:
     @property
     def is_named(self) -> bool:
         """Whether the subject is an id, and not a word of the sentence."""
-        return self.cause.kind not in NODE_WIDE | {Kind.CONTROLLER_LOST}
+        return self.cause.kind not in NODE_WIDE | {Kind.CONTROLLER_LOST, Kind.BACKUP_MISSING}
 
     @property
     def anchor(self) -> str:
@@ -120,7 +121,7 @@ def of_tenant(request: HttpRequest, tenant_id: str) -> list[Need]:
 def _link(cause: Cause, request: HttpRequest) -> str:
     if cause.kind in PROCESSES:
         link = reverse("settings")
-    elif cause.kind in NODE_WIDE:
+    elif cause.kind in NODE_WIDE | {Kind.BACKUP_MISSING}:
         return ""
     elif cause.kind == Kind.NOTIFICATION_DISABLED:
         return reverse("notification", args=[cause.subject]) if may(request, Role.ADMIN) else ""
@@ -170,6 +171,8 @@ def _of_pools(cause: Cause) -> list[Button]:
         case kind if kind in NODE_WIDE:
             show = Button("Show node", "i-hard-drive", reverse("node"))
             return [show, Button("Try again", "i-play", reverse("need-start"), "post", cause.key)]
+        case Kind.BACKUP_MISSING:
+            return [Button("Show backups", "i-hard-drive", reverse("node"))]
         case Kind.POOL_EXHAUSTED:
             size = f"{reverse('pool', args=[pool_id])}?tab=configuration"
             return [Button("Change its size", "i-settings", size)]

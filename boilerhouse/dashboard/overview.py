@@ -7,11 +7,10 @@ from typing import Any
 
 from django.http import HttpRequest
 
-from boilerhouse.attention import causes
 from boilerhouse.attention.cause import Cause
 from boilerhouse.dashboard import badges, comparison, failures, feeds, needs, rolls, sparklines
 from boilerhouse.dashboard.bounded_counts import up_to
-from boilerhouse.notifications import own_causes
+from boilerhouse.notifications import incidents
 from pools.models import Pool, PoolStatus
 from pools.states import PoolState
 from syncing.models import SyncRun
@@ -115,8 +114,7 @@ def tiles(rows: list[PoolRow], present: list[Cause]) -> dict[str, Any]:
 def overview(request: HttpRequest) -> dict[str, Any]:
     """Everything on the page."""
     rows = pool_rows()
-    present = causes.present([(row.pool, row.status) for row in rows])
-    present = causes.ordered([*present, *own_causes.present()])
+    present = incidents.present([(row.pool, row.status) for row in rows])
     return {
         "rows": rows,
         "needs": needs.of(present, request),

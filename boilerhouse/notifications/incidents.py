@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from django.conf import settings
@@ -17,6 +17,7 @@ from django.db.models import Count
 
 from boilerhouse.attention import causes
 from boilerhouse.attention.cause import Cause
+from boilerhouse.attention.pool_causes import Row
 from boilerhouse.core import clock, failpoints
 from boilerhouse.notifications import messages, own_causes
 from boilerhouse.notifications.models import Delivery, Incident, Mute, Target
@@ -34,15 +35,22 @@ def key_of(cause_key: str) -> str:
     return cause_key if len(cause_key) <= MAX_KEY else hashlib.sha256(cause_key.encode()).hexdigest()
 
 
+def present(pools: Sequence[Row] | None = None) -> list[Cause]:
+    """Everything that needs an operator now, notifications themselves included, most urgent first.
+
+    ``pools``: the pools with their statuses, if the caller has them already.
+    """
+    return causes.ordered([*causes.present(pools), *own_causes.present()])
+
+
 def look() -> int:
     """Compare, and create what is missing. Returns how many messages were created."""
     targets = list(Target.objects.order_by("pk"))
     if not targets and not Incident.objects.filter(settled_at=None).exists():
         return 0
     now = clock.now()
-    current = [*causes.present(), *own_causes.present()]
-    present = {key_of(cause.key): cause for cause in current if cause.kinds & set(RULES)}
-    _observe(present, now)
+    by_key = {key_of(cause.key): cause for cause in present() if cause.kinds & set(RULES)}
+    _observe(by_key, now)
     failpoints.reach("notifications.observed")
     created = _tell(targets, now)
     if created:

@@ -60,6 +60,8 @@ class Mute(models.Model):
     key = models.CharField(max_length=200, primary_key=True)
     """That of the cause."""
     until = models.DateTimeField()
+    muted_by = models.CharField(max_length=160, default="", db_default="", blank=True)
+    """Who muted it, as in events. Empty: an earlier version."""
     created_at = models.DateTimeField(default=timezone.now)
 
     def __str__(self) -> str:

@@ -27,13 +27,14 @@ from django.conf import settings
 from django.contrib.auth.models import Group, User
 from django.db import connection, models, transaction
 from django.db.migrations.recorder import MigrationRecorder
-from django.db.models.functions import Cast
+from django.db.models.functions import Cast, Now
 from django.utils import timezone
 
 from boilerhouse.core import deployment, encryption
 from boilerhouse.core.deployment import deployment_id, node_id
 from boilerhouse.core.errors import Conflict, Failed, NotFound
 from boilerhouse.core.fields import EncryptedJSONField
+from boilerhouse.core.models import Deployment
 from boilerhouse.operations import signatures
 from boilerhouse.operations.signatures import Hashed, NotABackup
 
@@ -142,6 +143,7 @@ def write(path: Path, tell: Callable[[str], None]) -> Manifest:
             file.flush()
             os.fsync(file.fileno())
         os.link(draft, path)  # unlike a rename, a link never replaces a file
+        Deployment.objects.update(backed_up_at=Now())
     except FileExistsError:
         raise Conflict(f"{path} already exists; a backup does not overwrite files.") from None
     finally:

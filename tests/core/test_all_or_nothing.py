@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -12,11 +13,12 @@ from django_q.models import OrmQ
 from rest_framework.renderers import JSONRenderer
 
 from boilerhouse.api.base import ApiView
-from boilerhouse.core import events
+from boilerhouse.core import clock, events
 from boilerhouse.core.all_or_nothing import WriteOutside, all_or_nothing
 from boilerhouse.core.events import afterwards, emit, recording
-from boilerhouse.core.models import ApiKey, Event, IdempotencyRecord
+from boilerhouse.core.models import ApiKey, Event, FailingStep, IdempotencyRecord
 from boilerhouse.core.sqlite_gate.base import DatabaseBusy
+from boilerhouse.notifications import mutes
 from boilerhouse.urls import api
 from boilerhouse.web import throttling
 from pools.models import Pool, Workload
@@ -80,6 +82,9 @@ CASES: dict[tuple[str, str], tuple[str, Any]] = {
     ("registry-credentials/*", "DELETE"): ("registry-credentials/registry?force=true", None),
     ("api-keys", "POST"): ("api-keys", {"name": "k", "role": "viewer"}),
     ("api-keys/*", "DELETE"): ("api-keys/{key}", None),
+    ("api-keys/*/rotate", "POST"): ("api-keys/{key}/rotate", {"overlapMs": 60_000}),
+    ("causes/*/mute", "PUT"): ("causes/{cause}/mute", {"forMs": 60_000}),
+    ("causes/*/mute", "DELETE"): ("causes/{muted}/mute", None),
     ("notifications", "POST"): ("notifications", {"name": "N", "type": "email", "recipients": ["ops@example.com"]}),
     ("notifications/*", "PUT"): ("notifications/ops", {"name": "N", "type": "webhook", "enabled": False}),
     ("notifications/*", "DELETE"): ("notifications/ops", None),
@@ -108,7 +113,13 @@ def place(world, call):
     )  # fmt: skip
     other = ApiKey.objects.get(pk=call.key_of("viewer")[3:11])
     delivery = make_delivery()
-    return lambda path: path.format(run=run.pk, backup=backup.pk, key=other.pk, delivery=delivery.pk)
+    FailingStep.objects.create(name="tidy", error="OSError")
+    mutes.mute("step:other", clock.now() + timedelta(hours=1))
+    ids = {
+        "run": run.pk, "backup": backup.pk, "key": other.pk, "delivery": delivery.pk,
+        "cause": mutes.id_of("step:tidy"), "muted": mutes.id_of("step:other"),
+    }  # fmt: skip
+    return lambda path: path.format(**ids)
 
 
 def render_breaks(monkeypatch: pytest.MonkeyPatch) -> None:

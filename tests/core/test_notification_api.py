@@ -10,18 +10,20 @@ import socket
 import subprocess
 import sys
 import time
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.core.management import call_command
 from django.db import connection
+from django.utils import timezone
 
-from boilerhouse.core.models import AuditEntry, Event, IdempotencyRecord
-from boilerhouse.notifications import signing, transports
+from boilerhouse.core.models import AuditEntry, Event, FailingStep, IdempotencyRecord
+from boilerhouse.notifications import incidents, mutes, signing, transports
 from boilerhouse.notifications.errors import Undelivered
 from boilerhouse.notifications.messages import Message
-from boilerhouse.notifications.models import Delivery, Target
+from boilerhouse.notifications.models import Delivery, Mute, Target
 from boilerhouse.notifications.states import DEFAULT_RULES, Moment
 from boilerhouse.operations import doctor, metrics, resources
 from boilerhouse.operations.resources import Resource
@@ -248,3 +250,56 @@ def _within(seconds: float, ask: Any) -> Any:
             if time.monotonic() > give_up:
                 raise
             time.sleep(0.1)
+
+
+# Mutes of causes --------------------------------------------------------------------------------------
+
+
+HOUR_MS = 3_600_000
+
+
+@pytest.fixture
+def failing_step(data_dir) -> str:
+    FailingStep.objects.create(name="tidy", error="OSError", detail="no space", since=timezone.now())
+    return "step:tidy"
+
+
+def test_a_cause_is_listed_muted_and_unmuted(call, failing_step):
+    (found,) = call("GET", "causes").json()["items"]
+    assert (found["key"], found["kind"], found["title"]) == (failing_step, "step_failing", "Step tidy is failing")
+    assert found["mute"] is None
+    path, asked = f"causes/{found['id']}/mute", {"forMs": 8 * HOUR_MS}
+    mute = call("PUT", path, asked)
+    assert mute.status_code == 200, mute.content
+    assert mute.json()["by"] == "key admin"
+    assert timedelta(hours=7.9) < datetime.fromisoformat(mute.json()["until"]) - timezone.now() < timedelta(hours=8.1)
+    assert call("GET", "causes").json()["items"][0]["mute"] == mute.json()
+    assert set(mutes.muted()) == {failing_step}
+    assert AuditEntry.objects.filter(action="cause.mute", object_id=failing_step).exists()
+
+    FailingStep.objects.all().delete()
+    assert call("GET", "causes").json()["items"] == []
+    assert call("DELETE", path).status_code == 204, "the mute of a cause that comes and goes can be ended too"
+    assert not Mute.objects.exists()
+    problem(call("DELETE", path), 404, "cause_not_found")
+    problem(call("PUT", path, asked), 404, "cause_not_found")
+
+
+@pytest.mark.parametrize("wrong", [-1, 0, 31 * 24 * HOUR_MS, None, "tomorrow", True])
+def test_a_mute_without_an_end_in_sight_is_refused(call, failing_step, wrong):
+    path = f"causes/{mutes.id_of(failing_step)}/mute"
+    assert {pointer for pointer, _ in refused_fields(call("PUT", path, {"forMs": wrong}))[0]} == {"/forMs"}
+    assert not Mute.objects.exists()
+
+
+def test_a_mute_is_replaced_by_the_next_one(call, failing_step):
+    path = f"causes/{mutes.id_of(failing_step)}/mute"
+    call("PUT", path, {"forMs": HOUR_MS})
+    later = call("PUT", path, {"forMs": 20 * HOUR_MS}).json()
+    assert [row.until for row in mutes.muted().values()] == [datetime.fromisoformat(later["until"])]
+
+
+def test_a_long_key_is_muted_as_it_is_told(call, data_dir):
+    """Keys of sinks contain places, which may be long; they are stored hashed."""
+    long = "step:" + "x" * 300
+    assert mutes.id_of(long) == mutes.id_of(incidents.key_of(long))

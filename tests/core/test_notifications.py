@@ -77,7 +77,7 @@ def before_now() -> datetime:
 def world(data_dir, monkeypatch, settings) -> World:
     settings.BOILERHOUSE_NOTIFICATION_HOLD_S = HOLD
     world = World()
-    monkeypatch.setattr(causes, "present", lambda: world.causes)
+    monkeypatch.setattr(causes, "present", lambda _pools=None: world.causes)
     return world
 
 
@@ -136,7 +136,7 @@ def test_what_flaps_is_told_once(world):
 
 
 def test_without_a_target_nothing_is_asked(world, monkeypatch):
-    monkeypatch.setattr(causes, "present", lambda: pytest.fail("asked"))
+    monkeypatch.setattr(causes, "present", lambda _pools=None: pytest.fail("asked"))
     assert incidents.look() == 0
 
 

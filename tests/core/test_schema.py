@@ -11,7 +11,8 @@ from django.db import connection
 from boilerhouse.api.schema_examples import REQUESTS
 from boilerhouse.core import deployment
 from boilerhouse.core.api_keys import create_key
-from boilerhouse.core.models import Role
+from boilerhouse.core.models import FailingStep, Role
+from boilerhouse.notifications import mutes
 from boilerhouse.web.asgi_handler import REFUSALS
 from tests.api_calls import problem
 from tests.make import make_container
@@ -101,12 +102,13 @@ COMMANDS = [
 
 def test_every_example_body_works_as_it_stands_there(call, settings):
     sent = []
+    FailingStep.objects.create(name="tidy", error="OSError")
     for name in (
         "createWorkload", "replaceWorkload", "createPool", "scalePool", "replacePool", "createCredential", "createSyncSpec",
         "replaceSyncSpec", "triggerSyncSpec", "replaceCredential", "createApiKey", "rotateApiKey", "replaceSettings",
         "claimContainer",
         "releaseContainer", "syncTenant", "setTenantNetwork", "setTenantTtl", "execForTenant", "execInContainer", "createRegistryCredential",
-        "replaceRegistryCredential", "createNotification", "replaceNotification", "replaceNode", "cordonNode",
+        "replaceRegistryCredential", "createNotification", "replaceNotification", "muteCause", "replaceNode", "cordonNode",
         "declareNodeLost", "drainNode", "createNodeToken", "joinNode", *FILES, *COMMANDS,
     ):  # fmt: skip
         method, path = PATHS[name]
@@ -118,6 +120,7 @@ def test_every_example_body_works_as_it_stands_there(call, settings):
             "commandId": "0" * 32,
             "tenantId": "alice",
             "containerId": str(make_container().pk),
+            "causeId": mutes.id_of("step:tidy"),
             "keyId": create_key(name="k", role=Role.VIEWER)[0].pk,
         }
         path = re.sub(r"\{(\w+)\}", lambda match, ids=ids: ids.get(match[1], "notes"), path).removeprefix("/api/v1/")

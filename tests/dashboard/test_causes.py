@@ -6,19 +6,23 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import User
 from django.utils import timezone
 
 from boilerhouse.attention import causes, pool_causes, save_causes
 from boilerhouse.attention.cause import Kind, Severity
 from boilerhouse.core import deployment
+from boilerhouse.core.errors import Conflict
 from boilerhouse.core.events import emit, recording
-from boilerhouse.core.models import FailingStep, Lease, QueueHealth
+from boilerhouse.core.models import Deployment, FailingStep, Lease, QueueHealth
+from boilerhouse.operations import archives
 from pools import conditions
 from pools.models import Pool
 from pools.states import Trouble
 from syncing.models import SinkProbe, SyncRun
 from syncing.sink_words import Remedy
 from tests.make import make_assignment, make_container, make_held, make_node, make_pool, make_sync_spec, make_workload
+from tests.pages import plain
 
 pytestmark = pytest.mark.django_db
 WRONG_KEY = {
@@ -103,7 +107,7 @@ def test_a_cause_keeps_its_key_while_its_saves_are_retried():
     (during,) = causes.present()
 
     assert (before.key, before.since, before.unsaved) == (during.key, during.since, during.unsaved)
-    assert "1 save is tried now." in during.effect
+    assert "1 save is being retried now." in during.effect
     pool.assignments.update(discard=True)
     assert causes.present() == []
 
@@ -281,3 +285,42 @@ def test_the_whole_list_of_unsaved_tenants_says_since_when():
     (first, second) = save_causes.unsaved()
     assert (first.tenant_id, first.failed_spec) == ("alice", spec.pk)
     assert (second.tenant_id, second.failed_spec) == ("bob", None)
+
+
+# Backups ----------------------------------------------------------------------------------------------
+
+
+def test_without_a_limit_nobody_asks_for_backups():
+    """A database may be backed up by other means, which cannot be seen."""
+    Deployment.objects.update(created_at=timezone.now() - timedelta(days=900))
+    assert causes.present() == []
+
+
+def test_a_backup_that_is_missing_or_too_old_needs_somebody(settings, tmp_path, client):
+    settings.BOILERHOUSE_BACKUP_MAX_AGE_S = 7 * 86_400
+    assert causes.present() == [], "it is younger than the limit"
+    Deployment.objects.update(created_at=timezone.now() - timedelta(days=9))
+    (cause,) = causes.present()
+    assert (cause.kind, cause.severity) == (Kind.BACKUP_MISSING, Severity.WARNING)
+    assert cause.text.startswith("It has never been backed up. There should be one every 7 d")
+    assert abs(timezone.now() - timedelta(days=2) - cause.since) < timedelta(minutes=1)
+
+    client.force_login(User.objects.create_superuser("ada"))
+    page = plain(client.get("/"))
+    assert "This deployment has no recent backup" in page
+    assert "Show backups" in page
+
+    archives.write(tmp_path / "b.zip", lambda _: None)
+    assert causes.present() == []
+    Deployment.objects.update(backed_up_at=timezone.now() - timedelta(days=8))
+    (cause,) = causes.present()
+    assert cause.why.startswith("The last backup is 8 d old.")
+
+
+def test_a_backup_that_failed_does_not_count(settings, tmp_path):
+    settings.BOILERHOUSE_BACKUP_MAX_AGE_S = 60
+    Deployment.objects.update(created_at=timezone.now() - timedelta(hours=1))
+    (tmp_path / "b.zip").write_text("there")
+    with pytest.raises(Conflict):
+        archives.write(tmp_path / "b.zip", lambda _: None)
+    assert [cause.kind for cause in causes.present()] == [Kind.BACKUP_MISSING]

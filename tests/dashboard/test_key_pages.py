@@ -147,6 +147,36 @@ def test_a_key_that_has_ended_is_not_rotated(call, ended):
     assert ApiKey.objects.filter(name="k").count() == 1
 
 
+def test_a_key_in_its_overlap_is_not_rotated_again(admin, call):
+    """The third key would have had the life of the overlap: it ended with the key that it replaced."""
+    old = api_keys.create_key(name="gateway", role=Role.OPERATOR, expires_at=in_days(90))[0]
+    new = call("POST", f"api-keys/{old.pk}/rotate", {"overlapMs": 3_600_000}).json()
+    answer = call("POST", f"api-keys/{old.pk}/rotate", {})
+    assert (answer.status_code, answer.json()["code"]) == (409, "key_is_replaced")
+    assert new["id"] in answer.json()["detail"]
+    assert ApiKey.objects.filter(name="gateway").count() == 2
+    listed = {one["id"]: one for one in call("GET", "api-keys").json()["items"]}
+    assert (listed[old.pk]["replacedBy"], listed[new["id"]]["replacedBy"]) == (new["id"], "")
+    row = text_of(admin.get(PATH)).split(f"bh_{old.pk}…")[1].split("<tr")[0]
+    assert "Replaced, ends" in row
+    assert "Rotate" not in row
+    assert "Revoke" in row
+    assert new["id"] in text_of(admin.get(f"{PATH}{old.pk}/rotate"))
+
+    next_one = call("POST", f"api-keys/{new['id']}/rotate", {"overlapMs": 0}).json()
+    ends = api_keys.find_key(next_one["key"]).expires_at
+    assert abs(ends - in_days(90)) < timedelta(minutes=1), "a successor lives as long as its predecessor did"
+
+
+def test_a_key_whose_successor_was_revoked_is_rotated_again(call):
+    """A successor that leaked, or was lost before anybody copied it."""
+    old = api_keys.create_key(name="gateway", role=Role.OPERATOR, expires_at=in_days(90))[0]
+    lost = api_keys.rotate_key(old.pk)[0]
+    api_keys.revoke_key(lost.pk)
+    again = api_keys.rotate_key(old.pk)[0]
+    assert abs(again.expires_at - in_days(90)) < timedelta(minutes=1), "and not of the life that the overlap left"
+
+
 def test_a_program_rotates_its_own_key(call):
     old, old_key = api_keys.create_key(name="robot", role=Role.ADMIN)
     body = {"overlapMs": 60_000, "expiresAt": in_days(7).isoformat()}

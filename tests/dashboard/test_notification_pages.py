@@ -170,7 +170,7 @@ def test_a_need_is_muted_where_it_is_shown(admin):
     assert "Mute for 8 hours" in page
     admin.post("/causes/mute", {"key": "notification:ops", "for": "28800"})
     page = text_of(admin.get("/"))
-    assert "notifications muted, ends <time" in page
+    assert "notifications muted by user ada, ends <time" in page
     assert "Mute for 8 hours" not in page
     assert "Unmute" in page
 

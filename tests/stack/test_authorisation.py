@@ -19,7 +19,8 @@ import requests
 from django.utils import timezone
 
 from boilerhouse.core.api_keys import create_key, find_key
-from boilerhouse.core.models import ApiKey, AuditEntry, NodeToken, Role
+from boilerhouse.core.models import ApiKey, AuditEntry, FailingStep, NodeToken, Role
+from boilerhouse.notifications import mutes
 from boilerhouse.notifications.models import Delivery, Target
 from pools.models import Container, Pool, RegistryCredential, Workload, WorkloadVersion
 from pools.states import PoolState
@@ -61,7 +62,7 @@ class World:
             "credentialId": self.made("credentials", credential()),
             "registryCredentialId": self.made("registry-credentials", registry_credential()),
             "commandId": self.running_command(), "nodeId": Container.objects.all()[0].node_id,
-            **self.delivery(), **self.node_token(),
+            **self.cause(), **self.delivery(), **self.node_token(),
         }  # fmt: skip
 
     @staticmethod
@@ -79,6 +80,20 @@ class World:
     def running_command(self) -> str:
         body = {"script": "sleep 3600", "wait": False}
         return str(self.stack.ok("POST", f"tenants/{self.own}/commands", body, 201)["commandId"])
+
+    def cause(self) -> Ids:
+        """Something that needs an operator: a step that fails."""
+        step = FailingStep.objects.create(name=name(), error="Odd", detail="odd", since=timezone.now())
+        return {"causeId": mutes.id_of(f"step:{step.pk}")}
+
+    def muted_cause(self) -> Ids:
+        ids = self.cause()
+        self.stack.ok("PUT", f"causes/{ids['causeId']}/mute", mute(), 200)
+        return ids
+
+    def mute_of(self, ids: Ids) -> Any:
+        (found,) = [one for one in self.stack.ok("GET", "causes")["items"] if one["id"] == ids["causeId"]]
+        return found["mute"]
 
     def notification(self) -> Ids:
         return {"notificationId": self.made("notifications", notification())}
@@ -211,6 +226,10 @@ def registry_credential() -> dict[str, Any]:
 
 def notification() -> dict[str, Any]:
     return {"id": name(), "name": "Made", "type": "slack", "url": "http://127.0.0.1:1/hook", "enabled": True}
+
+
+def mute() -> dict[str, Any]:
+    return {"forMs": 3_600_000}
 
 
 # What each operation is asked, and what is so once it was allowed ------------------------------------------
@@ -384,6 +403,14 @@ CASES: dict[str, Case] = {
         lambda world: {"registryCredentialId": world.made("registry-credentials", registry_credential())},
     ),
     "listUsage": Case(lambda world, ids, found: "items" in found),
+    "listCauses": Case(lambda world, ids, found: ids["causeId"] in {one["id"] for one in found["items"]}),
+    "muteCause": Case(
+        lambda world, ids, found: world.mute_of(ids) == found, fresh=lambda world, role: world.cause(),
+        body=lambda world, ids: mute(),
+    ),
+    "unmuteCause": Case(
+        lambda world, ids, found: world.mute_of(ids) is None, 204, fresh=lambda world, role: world.muted_cause()
+    ),
     "listNotifications": listed("notificationId"),
     "createNotification": created("notifications", lambda world: notification()),
     "getNotification": shown("notificationId"),

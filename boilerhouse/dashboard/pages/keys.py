@@ -141,9 +141,10 @@ def _rotation_page(request: HttpRequest, key_id: str) -> HttpResponse:
     old = ApiKey.objects.filter(pk=key_id).first()
     if old is None:
         raise api_keys.ApiKeyNotFound(f"No API key {key_id[:60]}.")
-    life = old.expires_at - old.created_at if old.expires_at else None
+    newest = api_keys.newest_of(old)
+    life = newest.expires_at - newest.created_at if newest.expires_at else None
     context = {
-        "section": "keys", "old": old, "overlaps": OVERLAPS, "overlap": "86400", "life": life,
+        "section": "keys", "old": old, "newest": newest, "overlaps": OVERLAPS, "overlap": "86400", "life": life,
         "form_id": secrets.token_urlsafe(12),
     }  # fmt: skip
     return render(request, "pages/key_rotation.html", context)

@@ -18,7 +18,7 @@ from django.utils import timezone
 from boilerhouse.attention.cause import Kind
 from boilerhouse.core.errors import Conflict, FieldError, Invalid
 from boilerhouse.core.models import Role
-from boilerhouse.dashboard import badges, consequences, forms, needs
+from boilerhouse.dashboard import api_calls, badges, consequences, forms, needs
 from boilerhouse.dashboard.access import action, form_page, page, slow
 from boilerhouse.dashboard.forms import ApiForm
 from boilerhouse.dashboard.listing import Choice, Listing
@@ -58,10 +58,10 @@ RULE_WORDS = {
     Kind.NODE_LOST: "A node has no worker",
     Kind.QUEUE_UNSERVED: "A queue is not served",
     Kind.STEP_FAILING: "A step of the controller fails",
-    Kind.NOTIFICATION_DISABLED: "A target of notifications is disabled",
+    Kind.BACKUP_MISSING: "The last backup is too old",
+    Kind.NOTIFICATION_DISABLED: "A notification target is disabled",
 }
 MUTES = (*needs.MUTES, ("0", "Not muted"))
-LONGEST_MUTE_S = 30 * 86_400
 
 
 def _rules(chosen: Sequence[str]) -> list[tuple[str, str, bool]]:
@@ -87,13 +87,20 @@ def _new_form() -> ApiForm:
     return ApiForm(NotificationInput, list(LABELS), LABELS, {"type": TargetKind.WEBHOOK}, {"type": TYPES}, lists=LISTS)
 
 
+def _by_api(request: HttpRequest) -> api_calls.Spelled | None:
+    """How the mute that ends next is ended by the API."""
+    row = next(iter(mutes.muted().values()), None)
+    return api_calls.spell(request, [api_calls.unmute(mutes.id_of(row.pk))]) if row else None
+
+
 def _list_page(
     request: HttpRequest, form: ApiForm, chosen: Sequence[str] = DEFAULT_RULES, status: int = 200, **more: Any
 ) -> HttpResponse:
     rows = [(target, badges.notification(target)) for target in Target.objects.order_by("pk")]
     context = {
         "section": "notifications", "rows": rows, "form": form, "rules": _rules(chosen), "rule_count": len(RULES),
-        "form_id": secrets.token_urlsafe(12), "has_mail": bool(settings.EMAIL_HOST), "muted": mutes.muted(),
+        "form_id": secrets.token_urlsafe(12), "has_mail": bool(settings.EMAIL_HOST),
+        "muted": mutes.muted().values(), "muted_by_api": _by_api(request),
         "hold_s": settings.BOILERHOUSE_NOTIFICATION_HOLD_S, **more,
     }  # fmt: skip
     return render(request, "pages/notifications.html", context, status=status)
@@ -191,7 +198,7 @@ def test(request: HttpRequest, notification_id: str) -> str | HttpResponse:
 def resend(request: HttpRequest, notification_id: str, delivery_id: UUID) -> str:
     target = targets.find(notification_id)
     deliveries.resend(target, deliveries.find(target.pk, delivery_id))
-    return "The message is sent again, with the same id."
+    return "The message is being sent again, with the same id."
 
 
 @action(Role.ADMIN)
@@ -217,13 +224,13 @@ def mute_cause(request: HttpRequest) -> str:
         raise Conflict("No cause was named. Nothing was muted.")
     if seconds:
         mutes.mute(key, timezone.now() + timedelta(seconds=seconds))
-        return "Nobody is notified of this cause until then. It stays on the dashboard."
+        return "Muted. No notifications of it are sent until then; it stays on the dashboard."
     mutes.unmute(key)
     return "The cause is no longer muted."
 
 
 def _seconds(request: HttpRequest) -> int:
     text = request.POST.get("for", "")
-    if not text.isascii() or not text.isdigit() or len(text) > 8 or int(text) > LONGEST_MUTE_S:
+    if not text.isascii() or not text.isdigit() or len(text) > 8 or int(text) > mutes.LONGEST.total_seconds():
         raise Conflict("Choose how long. Nothing was changed.")
     return int(text)
