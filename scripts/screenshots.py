@@ -1,10 +1,12 @@
-"""Take the pictures of docs/screenshots: every page with demo data, light and dark, wide and narrow.
+"""Take the pictures of docs/screenshots from demo data, light and dark, wide and narrow.
 
-usage: screenshots.py [PAGE …]   only these pages; the others stay
+usage: screenshots.py [PAGE …]                 only these pages; the others stay
+       screenshots.py --into DIRECTORY [PAGE …]  every page, in both themes and widths, to be looked at
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 import subprocess
@@ -30,21 +32,36 @@ APPLY = "css => { const one = new CSSStyleSheet(); one.replaceSync(css); documen
 
 PAGES = {
     "overview": "/", "pools": "/pools/", "pool": "/pools/notes/", "pool-usage": "/pools/notes/?tab=usage&range=24h",
-    "pool-configuration": "/pools/notes/?tab=configuration", "pool-timeline": "/pools/notes/?tab=timeline",
-    "pool-new": "/pools/new", "containers": "/containers/", "tenants": "/tenants/", "tenant": "/tenants/acme-042/",
-    "tenant-unsaved": "/tenants/ci:infra/", "sync": "/sync/", "sync-specs": "/sync/specs/",
-    "sync-spec": "/sync/specs/build-cache/", "sync-spec-edit": "/sync/specs/notes-state/edit",
-    "sync-spec-json": "/sync/specs/notes-state/edit?tab=json", "workloads": "/workloads/",
-    "workload": "/workloads/notes/", "workload-edit": "/workloads/notes/edit", "workload-new": "/workloads/new",
-    "activity": "/activity/", "search": "/search?q=notes", "settings": "/settings/", "settings-keys": "/settings/keys/",
-    "settings-credentials": "/settings/credentials/", "settings-users": "/settings/users/", "usage": "/usage/",
-    "settings-deployment": "/settings/deployment/", "settings-changes": "/settings/changes/", "password": "/password/",
+    "pool-configuration": "/pools/notes/?tab=configuration", "tenants": "/tenants/", "tenant": "/tenants/acme-042/",
+    "tenant-unsaved": "/tenants/ci:infra/", "sync": "/sync/", "sync-spec": "/sync/specs/build-cache/",
+    "workload": "/workloads/notes/", "workload-edit": "/workloads/notes/edit", "activity": "/activity/",
+    "search": "/search?q=notes", "settings": "/settings/", "settings-keys": "/settings/keys/",
+    "settings-changes": "/settings/changes/", "usage": "/usage/",
 }  # fmt: skip
-LINKED = {"container": ("/tenants/acme-042/", "/containers/"), "run": ("/tenants/acme-042/", "/sync/runs/")}
+"""What docs/screenshots holds, with the first of ``LINKED``."""
+OTHERS = {
+    "pool-timeline": "/pools/notes/?tab=timeline", "pool-new": "/pools/new", "claim": "/pools/notes/claim",
+    "containers": "/containers/", "tenant-released": "/tenants/globex-009/", "sync-specs": "/sync/specs/",
+    "sync-spec-new": "/sync/specs/new", "sync-spec-edit": "/sync/specs/notes-state/edit",
+    "sync-spec-json": "/sync/specs/notes-state/edit?tab=json", "workloads": "/workloads/",
+    "workload-new": "/workloads/new", "workload-versions": "/workloads/notes/?old=1&new=2",
+    "workload-json": "/workloads/notes/edit?tab=json", "node": "/settings/node/",
+    "settings-credentials": "/settings/credentials/", "credential": "/settings/credentials/main-s3/",
+    "registries": "/settings/registries/", "settings-users": "/settings/users/", "account": "/settings/account/",
+    "notifications": "/settings/notifications/", "settings-deployment": "/settings/deployment/",
+    "password": "/password/", "search-empty": "/search?q=zzz", "missing": "/pools/zzz/",
+}  # fmt: skip
+LINKED = {
+    "container": ("/tenants/acme-042/", "/containers/"),
+    "run": ("/tenants/acme-042/", "/sync/runs/"),
+    "notification": ("/settings/notifications/", "/settings/notifications/"),
+    "user": ("/settings/users/", "/settings/users/"),
+}
 """Pages whose address has a random id: where a link to them is, and how it begins."""
+SIGNED_OUT = {"login": "/login/"}
 
 
-def main(wanted: list[str]) -> None:
+def main(into: Path | None, wanted: list[str]) -> None:
     with tempfile.TemporaryDirectory() as directory:
         environment = {**os.environ, "BOILERHOUSE_DATA_DIR": directory}
         command = [sys.executable, str(ROOT / "manage.py"), "demo_data", "--serve", "--port", "0"]
@@ -52,32 +69,46 @@ def main(wanted: list[str]) -> None:
         try:
             assert serving.stderr is not None
             link = next(line.split()[-1] for line in serving.stderr if line.startswith("Log in"))
-            _take(link, wanted)
+            _take(link, into, wanted)
         finally:
             serving.send_signal(signal.SIGTERM)
             serving.wait(30)
 
 
-def _take(link: str, wanted: list[str]) -> None:
-    PICTURES.mkdir(exist_ok=True)
+def _take(link: str, into: Path | None, wanted: list[str]) -> None:
+    directory = into or PICTURES
+    directory.mkdir(parents=True, exist_ok=True)
     base = link.partition("/login/")[0]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=CHROMIUM)
         page = browser.new_page(reduced_motion="reduce")
+        for name, path in SIGNED_OUT.items():
+            if name in wanted or (into and not wanted):
+                page.goto(base + path, timeout=60_000)
+                _pictures(page, base + path, directory, name, is_whole=into is not None)
         page.goto(link, timeout=60_000)  # the connection waits until the web process has started
-        paths = {name: path for name, path in PAGES.items() if not wanted or name in wanted}
-        for name, (place, begin) in LINKED.items():
+        paths = {**PAGES, **OTHERS} if into or wanted else PAGES
+        links = LINKED if into or wanted else {"container": LINKED["container"]}
+        paths = {name: path for name, path in paths.items() if not wanted or name in wanted}
+        for name, (place, begin) in links.items():
             if not wanted or name in wanted:
                 page.goto(base + place)
-                paths[name] = page.locator(f'#main a[href^="{begin}"]').first.get_attribute("href") or ""
+                own = page.locator(f'#main td a[href^="{begin}"], #main dd a[href^="{begin}"]')
+                paths[name] = own.first.get_attribute("href") or ""
         for name, path in sorted(paths.items()):
-            for width in MAX_HEIGHT:
-                page.set_viewport_size({"width": width, "height": 900})
-                for theme in ("light", "dark"):
-                    if width == min(MAX_HEIGHT) and theme == "dark" and name not in DARK_ON_A_PHONE:
-                        continue
-                    _picture(page, base + path, PICTURES / f"{name}-{theme}-{width}.png", width, theme)
+            _pictures(page, base + path, directory, name, is_whole=into is not None)
         browser.close()
+
+
+def _pictures(page: Page, url: str, directory: Path, name: str, *, is_whole: bool) -> None:
+    for width in MAX_HEIGHT:
+        for theme in ("light", "dark"):
+            if width == min(MAX_HEIGHT) and theme == "dark" and name not in DARK_ON_A_PHONE and not is_whole:
+                continue
+            path = directory / f"{name}-{theme}-{width}.png"
+            _picture(page, url, path, width, theme)
+            if not is_whole:
+                _make_smaller(path)
 
 
 def _picture(page: Page, url: str, path: Path, width: int, theme: str) -> None:
@@ -91,7 +122,6 @@ def _picture(page: Page, url: str, path: Path, width: int, theme: str) -> None:
     page.set_viewport_size({"width": width, "height": min(height, MAX_HEIGHT[width])})
     page.wait_for_timeout(200)
     page.screenshot(path=path)
-    _make_smaller(path)
 
 
 def _make_smaller(path: Path) -> None:
@@ -106,4 +136,8 @@ def _make_smaller(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--into", type=Path)
+    arguments.add_argument("pages", nargs="*")
+    given = arguments.parse_args()
+    main(given.into, given.pages)

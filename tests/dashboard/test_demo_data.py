@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.apps import apps
+from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 from django.db.models import Count, Max
 from django.utils import timezone
@@ -34,7 +35,7 @@ BEFORE = {"core.Deployment", "core.Node", "core.Process"}
 def rows() -> dict[str, list[dict[str, object]]]:
     """Every row of the apps, without the numbers that a database gives and without ciphertexts, which are salted."""
     found = {}
-    for label in ("core", "pools", "syncing", "tenants"):
+    for label in ("core", "notifications", "pools", "syncing", "tenants"):
         for model in apps.get_app_config(label).get_models():
             plain = [
                 field.attname for field in model._meta.concrete_fields
@@ -77,6 +78,15 @@ def test_what_others_made_meanwhile_stays(data_dir):
     assert [one.pk for one in Workload.objects.all()] == ["notes"]
     assert [one.name for one in api_keys.ApiKey.objects.all()] == ["mine"]
     assert Event.objects.filter(type="pool.scaled").count() == 1
+
+
+def test_a_user_of_the_same_name_stays_as_it_is(data_dir):
+    User.objects.create_superuser("kim")
+    filling.fill(days=0)
+    assert set(User.objects.values_list("username", flat=True)) == {"kim", "lee"}
+    assert User.objects.get(username="kim").is_superuser
+    filling.remove()
+    assert [user.username for user in User.objects.all()] == ["kim"]
 
 
 @pytest.mark.parametrize("own", [make_workload, lambda: api_keys.create_key(name="k", role=Role.VIEWER)])

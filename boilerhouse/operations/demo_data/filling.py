@@ -8,6 +8,7 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
+from django.contrib.auth.models import User
 from django.db import transaction
 from django.db.models import F, Model, ProtectedError
 from django.db.models.functions import Now
@@ -17,7 +18,8 @@ from boilerhouse.core.deployment import demo_data_file
 from boilerhouse.core.errors import Conflict
 from boilerhouse.core.models import ApiKey, AuditEntry, Event, Node, Process, TenantUsage
 from boilerhouse.core.tenant_usage import Amounts, Key
-from boilerhouse.operations.demo_data import samples
+from boilerhouse.notifications.models import Target
+from boilerhouse.operations.demo_data import colleagues, samples
 from boilerhouse.operations.demo_data.catalogue import POOLS, SPECS, TENANTS, WORKLOADS
 from boilerhouse.operations.demo_data.present import ELSEWHERE, Present
 from boilerhouse.operations.demo_data.rows import Rows
@@ -29,10 +31,11 @@ from tenants import usage
 from tenants.models import Assignment, Tenant
 from tenants.states import AssignmentState
 
-OWN: tuple[type[Model], ...] = (Workload, Pool, Tenant, Credential, RegistryCredential, ApiKey)
+OWN: tuple[type[Model], ...] = (Workload, Pool, Tenant, Credential, RegistryCredential, ApiKey, Target)
 """What a deployment that takes demo data has none of."""
 LISTED: tuple[type[Model], ...] = (
     Workload, Tenant, Credential, ApiKey, AuditEntry, Process, RegistryCredential, ImagePull, SinkPlace,
+    User, Target,
 )  # fmt: skip
 """What is deleted by its id."""
 DAYS = 7
@@ -62,7 +65,8 @@ def fill(seed: int = 1, now: datetime | None = None, days: int = DAYS) -> dict[s
         samples.write(rows, history)
         rows.write()
         _count(rows)
-        demo_data_file().write_text(json.dumps(_manifest(rows, seed)))
+        manifest = {**_manifest(rows, seed), **colleagues.write(rows)}
+        demo_data_file().write_text(json.dumps(manifest))
     return {"pools": len(POOLS), "tenants": len(TENANTS), "events": len(rows.of(Event)),
             "claims": len(rows.of(Assignment))}  # fmt: skip
 
@@ -126,7 +130,7 @@ def remove() -> None:
         TenantUsage.objects.filter(tenant_id__in=tenants).delete()
         Event.objects.filter(pk__range=(first, last)).delete()
         for model in LISTED:
-            for pk in manifest[model._meta.label]:
+            for pk in manifest.get(model._meta.label, ()):
                 _delete(model, pk)
     demo_data_file().unlink()
 
