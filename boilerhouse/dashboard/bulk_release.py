@@ -47,7 +47,7 @@ def question(request: HttpRequest) -> Question:
     """Names who would lose state, and wants the number typed if anybody would or if there are many."""
     rows = picked(request)
     if not rows:
-        raise Conflict("None of the selected tenants holds a container. Nothing was released.")
+        raise Conflict("None of the selected tenants has a container. Nothing was released.")
     number, losing = len(rows), _losing(rows)
     names = ", ".join(row.tenant_id for row in rows[:NAMED]) + (f" and {number - NAMED} more" if number > NAMED else "")
     texts = [f"{names}.", *_consequences(rows, losing)]
@@ -96,7 +96,7 @@ def _consequences(rows: Sequence[Assignment], losing: Sequence[Assignment]) -> I
     if states[AssignmentState.RELEASE_FAILED]:
         yield f"{count(states[AssignmentState.RELEASE_FAILED], 'failed save')}: tried again now."
     if states[AssignmentState.RELEASING]:
-        yield f"{count(states[AssignmentState.RELEASING], 'tenant')}: being released already."
+        yield f"{count(states[AssignmentState.RELEASING], 'tenant')}: already being released."
 
 
 def _kind(rows: Sequence[Assignment]) -> str:

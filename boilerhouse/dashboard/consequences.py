@@ -74,7 +74,7 @@ def release_tenant(_request: HttpRequest, tenant_id: str) -> Question:
         case AssignmentState.ASSIGNED:
             return _release_question(claim)
         case AssignmentState.RELEASING:
-            text = "It is being released already. You can follow the release."
+            text = "It is already being released. You can follow the release."
             return Question(f"Release {tenant_id}?", text, "Follow release", "join")
         case _:
             text = f"Its last save failed: {claim.outcome_detail} {claim.whereabouts} The save is tried again now."
@@ -162,7 +162,7 @@ def delete_spec(_request: HttpRequest, spec_id: str) -> Question:
     using = (
         f"{count(tenants, 'tenant')} of {spec.pool_id} {'is' if tenants == 1 else 'are'}"
         if tenants
-        else "Later tenants are"
+        else "Future tenants are"
     )
     text = f"{using} no longer saved there. Saved state stays in the sink."
     return Question(f"Delete {spec_id}?", text, "Delete sync spec", "delete", spec_id)
@@ -211,7 +211,7 @@ def roll_back_workload(_request: HttpRequest, workload_id: str, number: int) -> 
         roll += f" {count(claimed, 'claimed container')} {keep} version until release."
     if latest.spec.rolls_to_new_images or old.spec.rolls_to_new_images:
         roll += " This workload rolls by itself when its tag names another image."
-    text = f"Version {latest.number + 1} is made, equal to version {number}.{what} {roll}"
+    text = f"Creates version {latest.number + 1} with the content of version {number}.{what} {roll}"
     kind = f"roll-back-{latest.number}"
     return Question(f"Roll {workload_id} back to version {number}?", text, f"Roll back to version {number}", kind)
 

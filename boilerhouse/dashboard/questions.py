@@ -70,7 +70,7 @@ def refuse(request: HttpRequest, why: str, status: int) -> HttpResponse:
 def check(question: Question, request: HttpRequest) -> str:
     """Why the submitted confirmation does not answer this question; empty if it does."""
     if "asked" in request.POST and request.POST["asked"] != question.kind:
-        return "The state has changed since you were asked. Nothing was done."
+        return "Something has changed since you were asked. Nothing was done."
     return ""
 
 

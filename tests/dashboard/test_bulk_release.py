@@ -90,7 +90,7 @@ def test_an_answer_to_a_question_about_other_states_does_nothing(operator, savin
     releases.begin("t1")
     again = operator.post("/releases/", fields_of(question))
     assert again.status_code == 409
-    assert "The state has changed since you were asked." in text_of(again)
+    assert "Something has changed since you were asked." in text_of(again)
     operator.post("/releases/", fields_of(again))
 
     assert Assignment.objects.get(tenant_id="later").state == "assigned"

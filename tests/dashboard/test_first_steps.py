@@ -134,7 +134,7 @@ def test_the_example_is_loaded_whole_and_can_be_loaded_again(admin, built_in_s3,
     assert (spec.pool_id, spec.sink["type"], spec.sink["provider"]) == ("notes", "s3", "Rclone")
     assert AuditEntry.objects.filter(action="pool.create", actor="user ada").exists()
     again = admin.post("/example", follow=True)
-    assert "The example is loaded already." in text_of(again)
+    assert "The example is already loaded." in text_of(again)
     assert Workload.objects.get().versions.count() == 1
 
 
@@ -227,7 +227,7 @@ def test_who_holds_one_gets_no_second_and_is_told(client, data_dir, fake_engine)
         container_ref=container.pk, version=container.version, deadline=container.created_at,
     )  # fmt: skip
     answer = operator.post("/pools/p/claim", {"tenant": "a", "config": "{}"}, follow=True)
-    assert "holds a container of p already" in text_of(answer)
+    assert "already has a container of p" in text_of(answer)
     assert Assignment.objects.count() == 1
 
 

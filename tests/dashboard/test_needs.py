@@ -142,7 +142,7 @@ def test_retry_acts_on_what_the_cause_affects_now_and_says_how_many(operator):
         ("tenant.retry_save", name, "user operator") for name in ("alice", "bob")
     }  # fmt: skip
     again = text_of(operator.post("/needs/retry", {"key": cause.key}, follow=True))
-    assert "The saves are being tried already." in again
+    assert "The saves are already being retried." in again
 
 
 def test_retry_leaves_tenants_alone_that_use_a_container(operator):
@@ -161,7 +161,7 @@ def test_retry_leaves_tenants_alone_that_use_a_container(operator):
 @pytest.mark.parametrize("key", ["", "none", "\0", "x" * 10_000])
 def test_a_cause_that_is_over_is_not_an_error(operator, key):
     for path in ("/needs/retry", "/needs/start"):
-        assert "This has been cured in the meantime." in text_of(operator.post(path, {"key": key}, follow=True))
+        assert "This has been resolved in the meantime." in text_of(operator.post(path, {"key": key}, follow=True))
 
 
 def test_start_now_ends_the_back_off_of_all_its_pools(operator):

@@ -136,7 +136,7 @@ def test_checks_run_once_at_a_time(operator, monkeypatch):
     first = threading.Thread(target=node._checks)
     first.start()
     assert begun.wait(20)
-    assert "Somebody else runs the checks now." in part(operator, "checks")
+    assert "The checks are already running." in part(operator, "checks")
     end.set()
     first.join()
     monkeypatch.setattr(doctor, "examine", list)

@@ -80,7 +80,7 @@ def test_an_answer_to_an_older_question_does_nothing(operator):
     answer = operator.post(f"/containers/{row.container_ref}/remove", {"asked": "remove", "next": "/pools/notes/"})
 
     assert answer.status_code == 409
-    assert "The state has changed since you were asked." in text_of(answer)
+    assert "Something has changed since you were asked." in text_of(answer)
     row.refresh_from_db()
     assert row.state == "assigned"
 
@@ -105,7 +105,7 @@ def test_who_would_lose_state_is_told_so_and_has_to_type(operator):
 @pytest.mark.parametrize(
     ("state", "words"),
     [
-        ("pending", "Cancel the claim of alice?"), ("assigned", "Release alice?"), ("releasing", "being released already"),
+        ("pending", "Cancel the claim of alice?"), ("assigned", "Release alice?"), ("releasing", "already being released"),
         ("release_failed", "Save alice again?"),
     ],
 )  # fmt: skip

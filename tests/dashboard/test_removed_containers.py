@@ -106,7 +106,7 @@ def test_nothing_of_it_is_shown_after_its_tenant_was_erased(client, db, data_dir
     sign_in(client, "operator")
     page = client.get(f"/containers/{tombstone.pk}/")
     assert page.status_code == 404
-    assert "when their tenant&#x27;s state is erased" in page.content.decode()
+    assert "unless the state of their tenant is erased" in page.content.decode()
     assert "LAST-WORDS" not in page.content.decode()
     assert client.get(f"/containers/{tombstone.pk}/logs").status_code == 404
 

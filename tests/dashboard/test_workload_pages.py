@@ -93,7 +93,7 @@ def test_rolling_back_makes_a_version_equal_to_the_old_one_and_asks_with_what_it
     path = "/workloads/w/versions/1/roll-back"
     question = plain(operator.get(path, headers=DIALOG))
     assert "Roll w back to version 1?" in question
-    assert "Version 3 is made, equal to version 1." in question
+    assert "Creates version 3 with the content of version 1." in question
     assert "It changes Image, Resources: Memory." in question
     assert "p rolls to it: one container is tested first, then idle containers are replaced." in question
     assert "1 claimed container keeps its version until release." in question

@@ -32,7 +32,9 @@ def test_a_failed_save_is_shown_by_its_cause_and_cured_there(stack, pools, brows
     assert page.title().startswith("(1!)")
     sink_server.start()
     need.get_by_role("button", name="Retry save").click()
-    expect(page.locator("#toasts")).to_contain_text(re.compile("Retrying 1 save|tried already|Nothing was done"))
+    expect(page.locator("#toasts")).to_contain_text(
+        re.compile("Retrying 1 save|already being retried|Nothing was done")
+    )
     eventually(lambda: not stack.status("cure-1")["assigned"], 60)
     expect(need).to_have_count(0, timeout=60_000)
 

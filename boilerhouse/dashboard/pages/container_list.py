@@ -31,7 +31,7 @@ def remove_many(request: HttpRequest) -> HttpResponse:
 
 @page(Role.OPERATOR)
 def removed(request: HttpRequest, removal_id: UUID) -> HttpResponse:
-    """What became of each container of one removal."""
+    """Result for each container of one removal."""
     rows = container_removals.rows_of(request.session, removal_id)
     tones = [row.badge.tone for row in rows]
     context = {"rows": rows, "done": tones.count("ok"), "refused": tones.count("warn")}

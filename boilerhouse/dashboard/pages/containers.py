@@ -49,8 +49,8 @@ def container(request: HttpRequest, container_id: UUID) -> HttpResponse:
         if tombstone := Tombstone.objects.filter(pk=container_id).first():
             return removed_containers.show(request, tombstone)
         raise pool_errors.ContainerNotFound(
-            f"There is no container {container_id}. Either it never existed, or nothing is kept of it any more: pages"
-            " of removed containers go with the retention of events, and when their tenant's state is erased."
+            f"There is no container {container_id}. It never existed, or its page is deleted: pages of removed"
+            " containers are kept as long as events, unless the state of their tenant is erased."
         )
     assignment = Assignment.objects.live().filter(container_ref=container.pk).first()
     span, period = _span(request, container)

@@ -30,7 +30,7 @@ MAX_JSON = 200_000
 def load_example(request: HttpRequest) -> str:
     results = example.load()
     objects = [f"{result.kind} {result.id}" for result in results if result.outcome != "unchanged"]
-    return f"Created: {', '.join(objects)}." if objects else "The example is loaded already."
+    return f"Created: {', '.join(objects)}." if objects else "The example is already loaded."
 
 
 @slow
@@ -91,7 +91,7 @@ def _claim(request: HttpRequest, pool_id: str) -> HttpResponse:
     if begun.is_new:
         messages.success(request, f"Claiming a container of {pool_id} for {tenant_id}.")
     else:
-        messages.warning(request, f"{tenant_id} holds a container of {pool_id} already. Nothing was changed.")
+        messages.warning(request, f"{tenant_id} already has a container of {pool_id}. Nothing was changed.")
     return HttpResponseRedirect(reverse("tenant", args=[tenant_id]), status=303)
 
 

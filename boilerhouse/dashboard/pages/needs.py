@@ -11,7 +11,7 @@ from boilerhouse.dashboard.access import action
 from pools import services
 from tenants import upkeep
 
-OVER = "This has been cured in the meantime. Nothing was done."
+OVER = "This has been resolved in the meantime. Nothing was done."
 
 
 def _named(request: HttpRequest) -> Cause | None:
@@ -26,7 +26,7 @@ def retry_saves(request: HttpRequest) -> str:
     if cause is None or not cause.unsaved:
         return OVER
     retried = upkeep.retry_saves_of(cause.unsaved)
-    return f"Retrying {count(retried, 'save')}." if retried else "The saves are being tried already."
+    return f"Retrying {count(retried, 'save')}." if retried else "The saves are already being retried."
 
 
 @action()

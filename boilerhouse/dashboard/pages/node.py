@@ -37,7 +37,7 @@ def _images() -> dict[str, Any]:
 def _checks() -> dict[str, Any]:
     """One run at a time: it asks each sink and each registry."""
     if not _checking.acquire(blocking=False):
-        raise Conflict("Somebody else runs the checks now. Try again when they have ended.")
+        raise Conflict("The checks are already running. Try again when they have finished.")
     try:
         findings = doctor.examine()
     finally:

@@ -154,7 +154,10 @@ def pool_link(pool_id: str) -> SafeString:
 
 
 def _links(route: str, ids: Iterable[str]) -> SafeString:
-    """Links to the pages of several objects, separated by commas."""
+    """Links to the pages of several objects, separated by commas; ``nothing`` if there are none."""
+    ids = list(ids)
+    if not ids:
+        return SafeString('<span class="faint">nothing</span>')
     return format_html_join(", ", '<a href="{}">{}</a>', ((reverse(route, args=[pk]), pk) for pk in ids))
 
 
