@@ -77,13 +77,18 @@ def look(server: PageServer, pages: list[PageState], page: Page | None = None) -
     return wrong
 
 
+def assert_nothing(wrong: dict[str, Any]) -> None:
+    """Fails with each finding in whole; pytest shows only the first of a comparison."""
+    assert not wrong, "\n".join(["what is wrong:", *(f"{name}: {what}" for name, what in wrong.items())])
+
+
 def test_lists_fit_and_axe_knows_no_violation(served):
-    assert look(served, list(page_table.lists())) == {}
+    assert_nothing(look(served, list(page_table.lists())))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_pages_of_one_object_fit_in_every_state_and_axe_knows_no_violation(served, kind):
-    assert look(served, of_kind(kind)) == {}
+    assert_nothing(look(served, of_kind(kind)))
 
 
 SIGNED_OUT = ("/login/", "/login/?next=/pools/&ended=1", "/login/x/y/", "/welcome/x/y/", "/no/such/page")
@@ -94,7 +99,7 @@ def test_pages_of_who_is_not_signed_in_fit_and_axe_knows_no_violation(served, br
     wrong = look(served, [PageState("signed out", path, path) for path in SIGNED_OUT], page)
     wrong |= look(served, [PageState("not found", "signed in", "/pools/none/")])
     page.close()
-    assert wrong == {}
+    assert_nothing(wrong)
 
 
 # Buttons -----------------------------------------------------------------------------------------------------
@@ -198,7 +203,7 @@ def test_no_button_is_dead(served, of):
                 dead.append(f"{one.route} ({one.state}): {name}")
     presses.stop()
     print(len(seen), "buttons")
-    assert dead == []
+    assert not dead, "\n".join(["without effect:", *dead])
 
 
 # Pages that stand open ---------------------------------------------------------------------------------------
@@ -241,7 +246,7 @@ def test_after_each_change_every_button_of_an_open_page_does_something(served, k
         served.mover.tell("move", kind, GONE, id)
         refreshed(served.page)
     presses.stop()
-    assert dead == []
+    assert not dead, "\n".join(["without effect:", *dead])
 
 
 def _is_dead(presses: Presses, name: str) -> bool:
@@ -304,7 +309,7 @@ def test_pages_that_stand_open_for_35_s_keep_what_their_reader_does(served, brow
         served.mover.tell("move", kind, GONE, page_world.id_of(kind, "noise"))
     for kind, id in ids.items():
         served.mover.tell("move", kind, GONE, id)
-    assert wrong == []
+    assert not wrong, "\n".join(["what changed for the reader:", *wrong])
 
 
 def _settle_in(tab: Page) -> dict[str, Any]:
@@ -442,7 +447,7 @@ def test_everything_is_reached_by_tab_and_shows_its_focus(served):
 
 def test_pages_of_an_empty_deployment_fit_and_axe_knows_no_violation(served):
     served.mover.tell("clear")
-    assert look(served, list(page_table.lists("empty"))) == {}
+    assert_nothing(look(served, list(page_table.lists("empty"))))
     for one in page_table.lists("empty"):
         served.open(one.path)
         expect(served.page.locator("#main")).to_be_visible()
