@@ -3,6 +3,7 @@
 from boilerhouse_client._async.client import AsyncClient
 from boilerhouse_client._async.collections import (
     AsyncApiKeys,
+    AsyncCauses,
     AsyncCollection,
     AsyncContainers,
     AsyncListing,
@@ -22,6 +23,7 @@ from boilerhouse_client._async.terminals import AsyncTerminal
 from boilerhouse_client._sync.client import Client
 from boilerhouse_client._sync.collections import (
     ApiKeys,
+    Causes,
     Collection,
     Containers,
     Listing,
@@ -71,6 +73,7 @@ __all__ = [
     "ApiError",
     "ApiKeys",
     "AsyncApiKeys",
+    "AsyncCauses",
     "AsyncClaim",
     "AsyncClient",
     "AsyncCollection",
@@ -91,6 +94,7 @@ __all__ = [
     "AsyncTenant",
     "AsyncTerminal",
     "AsyncWorkloads",
+    "Causes",
     "Change",
     "Claim",
     "Client",

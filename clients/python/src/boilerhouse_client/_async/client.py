@@ -10,6 +10,7 @@ from types import TracebackType
 from boilerhouse_client._async import platform
 from boilerhouse_client._async.collections import (
     AsyncApiKeys,
+    AsyncCauses,
     AsyncCollection,
     AsyncContainers,
     AsyncListing,
@@ -70,6 +71,7 @@ class AsyncClient(AsyncDeployment):
         self.credentials = AsyncCollection(self, "credentials")
         self.registry_credentials = AsyncCollection(self, "registry-credentials")
         self.notifications = AsyncNotifications(self, "notifications")
+        self.causes = AsyncCauses(self, "causes")
         self.api_keys = AsyncApiKeys(self, "api-keys")
         self.audit = AsyncListing(self, "audit")
 

@@ -230,6 +230,28 @@ class AsyncNotifications(AsyncCollection):
         return found
 
 
+class AsyncCauses:
+    """What needs attention."""
+
+    def __init__(self, client: AsyncTransport, path: str) -> None:
+        self._client, self._path = client, path
+
+    async def list(self) -> AsyncIterator[Json]:
+        """All causes, the most serious first, also those that are muted."""
+        for item in (await self._client.call("GET", self._path))["items"]:
+            yield item
+
+    async def mute(self, id: str, *, for_s: float) -> Json:
+        """Send no message about this cause for so long. Returns its mute. Raises NotFound if there is no such cause."""
+        body = {"forMs": milliseconds(for_s)}
+        muted: Json = await self._client.call("PUT", f"{self._path}/{quote(id, safe='')}/mute", body)
+        return muted
+
+    async def unmute(self, id: str) -> None:
+        """Send messages about it again."""
+        await self._client.call("DELETE", f"{self._path}/{quote(id, safe='')}/mute")
+
+
 class AsyncApiKeys(AsyncListing):
     async def create(self, body: Json) -> Json:
         """Make a key. The answer's ``key`` is shown this once."""

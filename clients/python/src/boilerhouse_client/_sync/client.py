@@ -11,6 +11,7 @@ from types import TracebackType
 from boilerhouse_client._sync import platform
 from boilerhouse_client._sync.collections import (
     ApiKeys,
+    Causes,
     Collection,
     Containers,
     Filter,
@@ -71,6 +72,7 @@ class Client(Deployment):
         self.credentials = Collection(self, "credentials")
         self.registry_credentials = Collection(self, "registry-credentials")
         self.notifications = Notifications(self, "notifications")
+        self.causes = Causes(self, "causes")
         self.api_keys = ApiKeys(self, "api-keys")
         self.audit = Listing(self, "audit")
 

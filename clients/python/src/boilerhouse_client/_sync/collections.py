@@ -228,6 +228,27 @@ class Notifications(Collection):
         return found
 
 
+class Causes:
+    """What needs attention."""
+
+    def __init__(self, client: Transport, path: str) -> None:
+        self._client, self._path = client, path
+
+    def list(self) -> Iterator[Json]:
+        """All causes, the most serious first, also those that are muted."""
+        yield from (self._client.call("GET", self._path))["items"]
+
+    def mute(self, id: str, *, for_s: float) -> Json:
+        """Send no message about this cause for so long. Returns its mute. Raises NotFound if there is no such cause."""
+        body = {"forMs": milliseconds(for_s)}
+        muted: Json = self._client.call("PUT", f"{self._path}/{quote(id, safe='')}/mute", body)
+        return muted
+
+    def unmute(self, id: str) -> None:
+        """Send messages about it again."""
+        self._client.call("DELETE", f"{self._path}/{quote(id, safe='')}/mute")
+
+
 class ApiKeys(Listing):
     def create(self, body: Json) -> Json:
         """Make a key. The answer's ``key`` is shown this once."""
