@@ -292,7 +292,7 @@ def test_every_action_asks_or_can_be_repeated():
         "release-many",
         "pool-delete", "containers-remove", "delete-spec", "sync-trigger", "delete-workload", "workload-refresh", "workload-roll-back", "revoke-key",
         "delete-credential", "delete-registry-credential", "delete-notification", "user-disable", "user-end-sessions", "user-new-password",
-        "tenant-file-remove",
+        "tenant-file-remove", "node-drain", "node-lost",
     }  # fmt: skip
     posts = {str(one.name) for one in urlpatterns if getattr(one.callback, "is_action", False)}
     assert posts - asks == harmless - {"set-theme", "set-times", "logout"}
