@@ -39,6 +39,7 @@ export class Client {
   readonly credentials: kinds.Collection<Schemas["Credential"], Schemas["CredentialRequest"]>;
   readonly registryCredentials: kinds.Collection<Schemas["RegistryCredential"], Schemas["RegistryCredentialRequest"]>;
   readonly notifications: kinds.Notifications;
+  readonly causes: kinds.Causes;
   readonly apiKeys: kinds.ApiKeys;
   readonly audit: kinds.Listing<Schemas["Audit"]>;
 
@@ -54,6 +55,7 @@ export class Client {
     this.credentials = new kinds.Collection(transport, "credentials");
     this.registryCredentials = new kinds.Collection(transport, "registry-credentials");
     this.notifications = new kinds.Notifications(transport, "notifications");
+    this.causes = new kinds.Causes(transport, "causes");
     this.apiKeys = new kinds.ApiKeys(transport, "api-keys");
     this.audit = new kinds.Listing(transport, "audit");
   }

@@ -202,6 +202,29 @@ export class Notifications extends Collection<Schemas["Notification"], Schemas["
   }
 }
 
+/** What needs attention. */
+export class Causes {
+  constructor(
+    private readonly client: Transport,
+    private readonly path: string,
+  ) {}
+
+  /** All causes, the most serious first, also those that are muted. */
+  async *list(): AsyncGenerator<Schemas["Cause"], void, void> {
+    yield* (await this.client.call<Schemas["CausePage"]>("GET", this.path)).items;
+  }
+
+  /** Send no message about this cause for so long. Throws NotFound if there is no such cause. */
+  mute(id: string, forMs: number): Promise<Schemas["Mute"]> {
+    return this.client.call("PUT", `${this.path}/${at(id, "mute")}`, { forMs });
+  }
+
+  /** Send messages about it again. */
+  async unmute(id: string): Promise<void> {
+    await this.client.call("DELETE", `${this.path}/${at(id, "mute")}`);
+  }
+}
+
 export class ApiKeys extends Listing<Schemas["ApiKey"]> {
   /** Make a key. The answer's `key` is shown this once. */
   create(body: Schemas["ApiKeyRequest"]): Promise<Schemas["NewApiKey"]> {
