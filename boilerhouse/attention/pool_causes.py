@@ -96,7 +96,8 @@ def _of_pool(trouble: Trouble, affected: Sequence[Row]) -> Cause:
     return Cause(
         key=f"pool:{pool.pk}:{trouble.value}", kind=kind, severity=severity, what=what, thing=Thing.POOL,
         subject=pool.pk, why=sentence(pool.last_error) + others, effect=effect,
-        since=min(_since(one) for one, _ in affected), pool_ids=tuple(names), workload_id=pool.workload_id,
+        since=min(_since(one) for one, _ in affected), pool_ids=tuple(names),
+        workload_id="" if trouble == Trouble.NO_NODE else pool.workload_id,
     )  # fmt: skip
 
 

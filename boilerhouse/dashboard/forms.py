@@ -18,9 +18,12 @@ from boilerhouse.core.bounds import MAX_ID, natural
 from boilerhouse.core.errors import BoilerhouseError, FieldError, Invalid, PreconditionFailed
 from boilerhouse.core.events import afterwards
 from boilerhouse.core.quantities import DURATION
-from boilerhouse.dashboard import cures
+from boilerhouse.dashboard import cures, label_words
 from boilerhouse.dashboard.conflicts import Conflict, compare
 from boilerhouse.web.problems import field_errors
+
+OWN_WORDS = "quantity"
+"""The code of errors that already are in the words of a form."""
 
 
 @dataclass
@@ -66,14 +69,16 @@ class ApiForm:
         choices: Mapping[str, list[tuple[str, str]]] | None = None,
         *,
         lists: Collection[str] = (),
+        pairs: Collection[str] = (),
         secrets: Collection[str] = (),
         durations: Mapping[str, int] | None = None,
         tops: Mapping[str, str] | None = None,
     ) -> None:
-        """``lists`` are entered as words; ``secrets`` are not shown again; ``durations`` are milliseconds, entered with
-        a unit, each with its least value other than 0; ``tops`` names for a number the field that it must not exceed.
+        """``lists`` are entered as words, ``pairs`` as words NAME=VALUE; ``secrets`` are not shown again; ``durations``
+        are milliseconds, entered with a unit, each with its least value other than 0; ``tops`` names for a number the
+        field that it must not exceed.
         """
-        self._serializer, self._lists, self._durations = serializer, lists, durations or {}
+        self._serializer, self._lists, self._pairs, self._durations = serializer, lists, pairs, durations or {}
         self._tops = tops or {}
         self.fields = [
             self._field(
@@ -164,9 +169,11 @@ class ApiForm:
         return None
 
     def _value(self, entry: Field, typed: str) -> Any:
-        """The value of the submitted text; None, with an error, for text that is no quantity."""
+        """The value of the submitted text; None, with an error, for text that is no quantity and no label."""
         if entry.name in self._lists:
             return typed.replace(",", " ").split()
+        if entry.name in self._pairs:
+            return self._labels_in(entry, typed)
         if entry.name not in self._durations:
             return typed
         least = self._durations[entry.name]
@@ -175,16 +182,23 @@ class ApiForm:
             if 0 < value < least:
                 raise ValueError(f"Enter at least {DURATION.show(least)}, or 0.")
         except ValueError as error:
-            self.errors.append(FieldError(entry.pointer, str(error), "quantity"))
+            self.errors.append(FieldError(entry.pointer, str(error), OWN_WORDS))
             return None
         if entry.value:
             entry.value, entry.unit = DURATION.split(value)
         return value
 
+    def _labels_in(self, entry: Field, typed: str) -> dict[str, str] | None:
+        try:
+            return label_words.parse(typed)
+        except ValueError as error:
+            self.errors.append(FieldError(entry.pointer, str(error), OWN_WORDS))
+            return None
+
     def _cured(self, error: FieldError) -> FieldError:
         at = next((entry for entry in self.fields if _is_of(error.pointer, entry.name)), None)
         labels = {entry.name.rpartition(".")[2]: entry.label for entry in self.fields}
-        if error.code == "quantity":
+        if error.code == OWN_WORDS:
             return error
         detail = cures.cure(
             error,
@@ -268,6 +282,8 @@ def _is_of(pointer: str, name: str) -> bool:
 def _text(value: Any) -> str:
     if isinstance(value, list):
         return " ".join(map(str, value))
+    if isinstance(value, dict):
+        return label_words.spell(value)
     return "" if value is None else str(value)
 
 

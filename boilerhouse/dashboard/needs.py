@@ -164,6 +164,12 @@ def _of_saves(cause: Cause, request: HttpRequest) -> list[Button]:
 def _of_pools(cause: Cause) -> list[Button]:
     pool_id = cause.pool_ids[0] if cause.pool_ids else ""
     match cause.kind:
+        case Kind.POOL_CANNOT_START if not cause.workload_id:  # no node fits: a start is tried all the time
+            placement = f"{reverse('pool', args=[pool_id])}?tab=configuration#fplacementnodeselector"
+            return [
+                Button("Show nodes", "i-hard-drive", reverse("nodes")),
+                Button("Change placement", "i-settings", placement),
+            ]
         case kind if kind in STARTS:
             edit = Button("Edit workload", "i-settings", f"{reverse('edit-workload', args=[cause.workload_id])}#fimage")
             verb = "Retry the roll" if kind == Kind.ROLL_HALTED else "Start now"

@@ -11,7 +11,7 @@ from django.contrib.auth.models import Group, User
 
 from boilerhouse.core import deployment_settings
 from boilerhouse.core.errors import FieldError
-from boilerhouse.dashboard import conflicts, cures
+from boilerhouse.dashboard import conflicts, cures, label_words
 from pools.api.serializers import WorkloadInput, render_pool
 from pools.models import Workload
 from pools.services import find_pool
@@ -188,6 +188,43 @@ def test_two_editors_of_a_pool_lose_nothing(client, olga, keeps):
     pool = render_pool(find_pool("p"))
     assert pool["maxSize"] == (30 if keeps == "mine" else 20)
     assert (pool["minIdle"], pool["idleTimeoutMs"]) == (3, 28_800_000)
+
+
+def test_the_placement_of_a_pool_is_changed_in_its_form(olga):
+    make_pool("p")
+
+    def save(**changes: str) -> Any:
+        data = pool_form_of(olga.get("/pools/p/?tab=configuration").content.decode())
+        assert olga.post("/pools/p/configure", {**data, **changes}).status_code == 303
+        return find_pool("p").placement
+
+    assert save(name="other") is None, "an unchanged form asks for no placement"
+    wish = {"placement.strategy": "binpack", "placement.maxPerNode": "3"}
+    stored = {"strategy": "binpack", "selector": {"gpu": "yes", "zone": "cellar two"}, "max_per_node": 3}
+    assert save(**wish, **{"placement.nodeSelector": "gpu=yes zone='cellar two'"}) == stored
+    assert save(maxSize="11") == stored
+    none = {"placement.strategy": "spread", "placement.nodeSelector": "", "placement.maxPerNode": ""}
+    assert save(**none) is None, "an emptied field takes its rule away"
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"), [("gpu", "words of the form NAME=VALUE"), ("zone='x", "Close the quotation mark.")]
+)
+def test_labels_that_are_none_say_what_to_enter(olga, typed, words):
+    make_pool("p")
+    data = pool_form_of(olga.get("/pools/p/?tab=configuration").content.decode())
+    answer = olga.post("/pools/p/configure", {**data, "placement.nodeSelector": typed})
+    assert answer.status_code == 422
+    assert words in plain(answer)
+    assert pool_form_of(answer.content.decode())["placement.nodeSelector"] in (typed, typed.replace("'", "&#x27;"))
+
+
+@pytest.mark.any_database
+@pytest.mark.parametrize(
+    "labels", [{}, {"gpu": "yes", "zone": ""}, {"a/b": "x, y", "c": "it's", "d": 'say "no" \\ or = so'}]
+)
+def test_labels_are_the_same_after_they_are_shown_and_read(labels):
+    assert label_words.parse(label_words.spell(labels)) == labels
 
 
 @pytest.mark.any_database

@@ -233,6 +233,22 @@ def test_a_node_without_workers_leads_to_the_processes(operator):
     assert 'href="/settings/"' in need
 
 
+def test_a_pool_without_a_node_leads_to_the_nodes_and_to_its_placement(operator):
+    """An edit of the workload or another start would change nothing."""
+    make_pool(
+        "notes",
+        workload=make_workload("w"),
+        trouble="no_node",
+        last_error="No node can take another container: 1 is cordoned.",
+    )
+    (need,) = needs_of(text_of(operator.get("/")))
+    assert 'href="/nodes/"' in need
+    assert "/pools/notes/?tab=configuration#fplacementnodeselector" in need
+    assert "Edit workload" not in need
+    assert "Start now" not in need
+    assert 'id="fplacementnodeselector"' in text_of(operator.get("/pools/notes/?tab=configuration"))
+
+
 def test_a_tenants_own_page_says_the_cause_and_retries_only_what_failed(operator):
     pool = make_pool()
     spec = make_sync_spec(pool, sink_health=WRONG_KEY)

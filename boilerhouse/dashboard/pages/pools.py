@@ -38,6 +38,7 @@ from pools import services
 from pools.api.serializers import PoolInput, render_pool
 from pools.egress import DEFAULT, Mode
 from pools.models import Pool, PoolUsage, Workload
+from pools.placement import Rules, Strategy
 from pools.services import find_pool
 from tenants import idle
 
@@ -154,6 +155,7 @@ def _charts(pool: Pool, span: str) -> list[charts.Chart]:
 
 LEAST_INACTIVE_MS = 10_000
 MODE, ALLOW = "network.egress.mode", "network.egress.allow"
+STRATEGY, SELECTOR, PER_NODE = "placement.strategy", "placement.nodeSelector", "placement.maxPerNode"
 LABELS = {
     "id": ("Id", "Letters, digits and -. Cannot be changed later. Leave empty to derive it from the name"),
     "name": ("Name", "A label; need not be unique"),
@@ -169,24 +171,47 @@ LABELS = {
         "Such as 10.0.5.7:5432 or 192.0.2.0/24; with the list also api.example.com:443. Always blocked: the node,"
         " other containers and metadata services",
     ),
+    STRATEGY: ("Place new containers", "A container never moves to another node"),
+    SELECTOR: (
+        "Only on nodes with these labels",
+        "Such as gpu=yes zone=cellar. Leave empty for any node. The labels of a node are under Settings, Nodes",
+    ),
+    PER_NODE: ("Most containers per node", "Leave empty for any number"),
 }
 
 
 def pool_form(values: dict[str, Any], *, is_new: bool = False) -> ApiForm:
+    values = {**values, "placement": values.get("placement") or {"strategy": Strategy.SPREAD.value}}
     names = ["id", "name", "workloadId"] if is_new else ["name"]
-    names += ["minSize", "maxSize", "minIdle", "idleTimeoutMs", "onUnhealthy", MODE, ALLOW]
+    names += [
+        "minSize",
+        "maxSize",
+        "minIdle",
+        "idleTimeoutMs",
+        "onUnhealthy",
+        MODE,
+        ALLOW,
+        STRATEGY,
+        SELECTOR,
+        PER_NODE,
+    ]
     choices: dict[str, list[tuple[str, str]]] = {
         "onUnhealthy": [("report", "Report it"), ("release", "Save and release it")],
         MODE: [(mode.value, MODE_WORDS[mode]) for mode in _modes(values)],
+        STRATEGY: [(strategy.value, STRATEGY_WORDS[strategy]) for strategy in STRATEGY_WORDS],
     }
     if is_new:
         choices["workloadId"] = [(pk, pk) for pk in Workload.objects.order_by("id").values_list("pk", flat=True)]
     return ApiForm(
-        PoolInput, names, LABELS, values, choices, lists=[ALLOW], durations={"idleTimeoutMs": LEAST_INACTIVE_MS},
-        tops={"minSize": "maxSize", "minIdle": "maxSize"},
+        PoolInput, names, LABELS, values, choices, lists=[ALLOW], pairs=[SELECTOR],
+        durations={"idleTimeoutMs": LEAST_INACTIVE_MS}, tops={"minSize": "maxSize", "minIdle": "maxSize"},
     )  # fmt: skip
 
 
+STRATEGY_WORDS = {
+    Strategy.SPREAD: "On the node with the most room",
+    Strategy.BINPACK: "On the fullest node that has room",
+}
 MODE_WORDS = {
     Mode.INTERNET: "Public addresses and DNS",
     Mode.LIST: "Only the listed destinations",
@@ -202,10 +227,12 @@ def _modes(values: dict[str, Any]) -> list[Mode]:
 
 
 def _without_default(data: dict[str, Any], network: dict[str, Any] | None) -> None:
-    """An unchanged form requests no policy."""
+    """An unchanged form requests neither a policy nor a placement."""
     egress = data["network"].get("egress")
     if egress == DEFAULT.to_json() and not (network or {}).get("egress"):
         del data["network"]["egress"]
+    if data["placement"] is not None and Rules.from_json(data["placement"]) == Rules():
+        data["placement"] = None
 
 
 @page(Role.OPERATOR)
@@ -240,14 +267,13 @@ new_pool = form_page(_new_pool, _create_pool)
 @action()
 def configure(request: HttpRequest, pool_id: str) -> str | HttpResponse:
     pool = find_pool(pool_id)
-    stored = render_pool(pool)
-    form = pool_form(stored)
+    form = pool_form(render_pool(pool))
     network = pool.whole_network
     rest = {name: value for name, value in (network or {}).items() if name != "egress"}
     if (keeps_mine := conflicts.wish(request)) is not None:
         form.combine(request.POST, pool_form(render_pool(pool)), keeps_mine=keeps_mine)
         return _configuration(request, pool, form, 200, is_combined=True)
-    data = form.read(request.POST, workloadId=pool.workload_id, network=rest, placement=stored["placement"])
+    data = form.read(request.POST, workloadId=pool.workload_id, network=rest)
     if data is None:
         return _configuration(request, pool, form, 422)
     if form.meet(request.POST, pool_form(render_pool(pool)), *conflicts.last_change("pool", pool_id)):
