@@ -25,8 +25,10 @@ def path_for(name: str, *, creates: bool) -> str:
         user = model.objects.create_superuser(username=name)
         user.set_unusable_password()
         user.save(update_fields=["password"])
-    if user is None or not user.is_staff:
-        raise NotFound(f"No staff user {name}.")
+    if user is None:
+        raise NotFound(f"There is no user {name}. Add --create to create an admin of that name.")
+    if not user.is_staff:
+        raise NotFound(f"User {name} is not staff, so the dashboard refuses it. Choose another name with --user.")
     uid = urlsafe_base64_encode(force_bytes(user.pk))
     return reverse("one-time-login", args=[uid, login_tokens.make_token(user)])
 

@@ -9,6 +9,7 @@ import pytest
 from django.contrib.auth.models import Group, User
 from django.core.management import call_command
 
+from boilerhouse.core.errors import NotFound
 from boilerhouse.operations import addresses, one_time_links, supervise, supervisor
 from boilerhouse.operations.management.commands import up
 
@@ -99,3 +100,11 @@ def test_without_an_address_the_path_is_printed(data_dir):
 
 def test_an_address_of_ipv6_has_brackets():
     assert addresses.origin_of("::", 80) == "http://[::1]:80"
+
+
+@pytest.mark.parametrize(("is_there", "cure"), [(False, "--create"), (True, "--user")])
+def test_a_link_for_who_may_not_sign_in_is_refused_with_the_cure(is_there, cure):
+    if is_there:
+        User.objects.create_user("ada")
+    with pytest.raises(NotFound, match=cure):
+        one_time_links.path_for("ada", creates=False)
