@@ -27,11 +27,13 @@ from boilerhouse.web.handshakes import OverTls
 from pools import schemas
 from syncing import sinks
 from tenants.api.command_socket import CommandSocket
+from tenants.gateway import route_server
 
 processes.describe("web")
 threading.Thread(target=processes.current, name="register", daemon=True).start()
 sinks.warm()  # so that the first claim does not wait for it
 threading.Thread(target=schemas.warm, name="schemas", daemon=True).start()
+route_server.serve_if_passed()
 assert get_resolver().url_patterns  # load every view now, not in the first request
 sockets = URLRouter(
     [

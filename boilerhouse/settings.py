@@ -215,6 +215,16 @@ BOILERHOUSE_NODE_ADDRESS = env.str("BOILERHOUSE_NODE_ADDRESS", "")
 """Host and port at which other nodes reach this one; empty: they do not (``web.node_server``)."""
 BOILERHOUSE_FENCE_ADDRESS = env.str("BOILERHOUSE_FENCE_ADDRESS", BOILERHOUSE_NODE_ADDRESS)
 """Host and port of UDP at which other nodes' fences ask this node's; empty: nowhere (``pools.fencing``)."""
+BOILERHOUSE_GATEWAY_DOMAIN = env.str("BOILERHOUSE_GATEWAY_DOMAIN", "localhost").strip().lower().strip(".")
+"""The domain whose subdomains are ports of tenants' containers; browsers resolve names below localhost themselves."""
+BOILERHOUSE_GATEWAY_PORT = env.int("BOILERHOUSE_GATEWAY_PORT", 8081)
+"""Where ``up`` starts the gateway's nginx and where clients reach it; 0: no gateway."""
+BOILERHOUSE_GATEWAY_HTTPS = env.bool("BOILERHOUSE_GATEWAY_HTTPS", False)
+"""Whether clients reach the gateway with TLS; its cookies are then Secure."""
+BOILERHOUSE_GATEWAY_CERTIFICATE = env.str("BOILERHOUSE_GATEWAY_CERTIFICATE", "")
+BOILERHOUSE_GATEWAY_CERTIFICATE_KEY = env.str("BOILERHOUSE_GATEWAY_CERTIFICATE_KEY", "")
+"""Files of the wildcard certificate and its key with which the gateway itself ends TLS; empty: something in front does.
+"""
 DOCKER_HOST = env.str("DOCKER_HOST", "unix:///var/run/docker.sock")
 BOILERHOUSE_RUNTIME: dict[str, Any] = {
     "BACKEND": "pools.runtime.docker.DockerRuntime",

@@ -56,6 +56,7 @@ def purge() -> dict[str, int]:
         host.remove_ram_dir()
     for name in ("slots", "empty"):
         shutil.rmtree(deployment.data_dir() / name, ignore_errors=True)
+    shutil.rmtree(deployment.gateway_dir(), ignore_errors=True)
     reserve.remove()
     # Last: an engine that miscounts a network's endpoints (rarely, 20.10) keeps the network until it is restarted.
     if is_alone:

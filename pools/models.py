@@ -489,7 +489,9 @@ class Container(models.Model):
         """The addresses of the container's ports, in the API's format."""
         endpoints: list[dict[str, Any]] = []
         for port in self.version.spec.ports:
-            endpoint: dict[str, Any] = {"name": port.name, "host": self.address, "port": port.container_port}
+            endpoint: dict[str, Any] = {
+                "name": port.name, "host": self.address, "port": port.container_port, "access": port.access,
+            }  # fmt: skip
             if port.protocol == "tcp" and self.address:
                 endpoint["url"] = f"http://{self.address}:{port.container_port}"
             if published := self.published(port.name):

@@ -37,6 +37,8 @@ class Port:
     container_port: int
     protocol: str = "tcp"
     publish: bool = False
+    access: str = "private"
+    """Who reaches it through the gateway: ``private`` (with a credential), ``public``, ``internal`` (nobody)."""
 
 
 @dataclass(frozen=True, slots=True)

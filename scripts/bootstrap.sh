@@ -30,6 +30,7 @@ need nftables nft
 need iproute2 ip
 need bubblewrap bwrap
 need util-linux setpriv
+need nginx-light nginx
 need gcc cc
 need musl-tools musl-gcc
 need make make
@@ -49,7 +50,6 @@ if [ "$purpose" = test ]; then
   need file file
   need debootstrap debootstrap
   need sqlite3 sqlite3
-  need nginx-light nginx
   need openssh-server sshd
   need openssh-client ssh-keygen
   need postgresql '/usr/lib/postgresql/*/bin/postgres' /usr/local/bin/postgres
@@ -61,6 +61,8 @@ if [ ${#missing[@]} -gt 0 ]; then
     export DEBIAN_FRONTEND=noninteractive
     apt-get update -qq >&2
     $install -qq >/tmp/boilerhouse-apt.log 2>&1 || { tail -20 /tmp/boilerhouse-apt.log >&2; fail "apt-get failed."; }
+    # `up` starts the program itself. The service would be a second server, on port 80 for everybody.
+    case " ${missing[*]} " in *" nginx-light "*) [ ! -d /run/systemd/system ] || systemctl disable -q --now nginx ;; esac
   else
     say "missing: ${missing[*]}"
     fail "on Debian or Ubuntu run: sudo $install"

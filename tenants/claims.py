@@ -109,7 +109,8 @@ def _take(claim: Claim, pool: Pool, serving: WorkloadVersion, *, is_careful: boo
     """
     now = clock.now()
     with recording():
-        generation, busy_with = next_generation(claim.tenant_id)
+        tenant, busy_with = next_generation(claim.tenant_id)
+        generation = tenant.generation
         if busy_with is not None:
             raise sink_runs.conflict(busy_with)
         take = wait_queue.take_free if is_careful else lifecycle.take
@@ -119,7 +120,7 @@ def _take(claim: Claim, pool: Pool, serving: WorkloadVersion, *, is_careful: boo
         if container and container.version_id == serving.pk:
             container.version = serving
         assignment = Assignment(
-            tenant_id=claim.tenant_id,
+            tenant=tenant,
             pool=pool,
             generation=generation,
             config=claim.config,
@@ -154,7 +155,7 @@ def _take(claim: Claim, pool: Pool, serving: WorkloadVersion, *, is_careful: boo
 
 
 def _assignment_of(tenant_id: str) -> Assignment | None:
-    return Assignment.objects.live().select_related("container__version").filter(tenant_id=tenant_id).first()
+    return Assignment.objects.live().select_related("tenant", "container__version").filter(tenant_id=tenant_id).first()
 
 
 def _existing(assignment: Assignment, claim: Claim) -> Begun:
@@ -197,7 +198,7 @@ def settle(begun: Begun, until: float) -> Assignment | None:
     """The assigned claim; None while it is pending before ``until``. Raises its error otherwise."""
     if begun.assigned is not None:
         return begun.assigned
-    assignment = Assignment.objects.select_related("container").filter(pk=begun.assignment_id).first()
+    assignment = Assignment.objects.select_related("tenant", "container").filter(pk=begun.assignment_id).first()
     if assignment is None:
         raise errors.Draining  # its pool was deleted
     if assignment.state == PENDING:

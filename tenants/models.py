@@ -15,6 +15,7 @@ from boilerhouse.core.fields import EncryptedJSONField
 from boilerhouse.core.ids import uuid7
 from pools.models import Container, Pool, WorkloadVersion
 from syncing.errors import DirectoryMissing
+from tenants.gateway import hosts
 from tenants.states import LIVE, TRANSITIONS, AssignmentState, ReleaseReason, ReleaseStep, Source
 
 
@@ -31,6 +32,8 @@ class Tenant(models.Model):
     saved_at = models.DateTimeField(null=True, blank=True)
     saved_bytes = models.PositiveBigIntegerField(default=0, db_default=0)
     """Its last complete save and the size of its saved state, for sorting; up to a minute late (``standing``)."""
+    host_label = models.CharField(max_length=20, null=True, blank=True, unique=True)
+    """Its part of the gateway's host names, made with its first claim; null: made by an earlier version."""
 
     class Meta:
         indexes = [
@@ -43,18 +46,19 @@ class Tenant(models.Model):
 
 
 _NEXT_GENERATION = """
-INSERT INTO {table} (id, generation, created_at, seen_at, saved_bytes) VALUES (%s, %s, {now}, {now}, 0)
+INSERT INTO {table} (id, generation, created_at, seen_at, saved_bytes, host_label) VALUES (%s, %s, {now}, {now}, 0, %s)
 ON CONFLICT (id) DO UPDATE SET
-    generation = {greatest}({table}.generation + 1, excluded.generation), seen_at = excluded.seen_at
-RETURNING generation, busy_run
+    generation = {greatest}({table}.generation + 1, excluded.generation), seen_at = excluded.seen_at,
+    host_label = COALESCE({table}.host_label, excluded.host_label)
+RETURNING generation, host_label, busy_run
 """
 
 
-def next_generation(tenant_id: str) -> tuple[int, UUID | None]:
+def next_generation(tenant_id: str) -> tuple[Tenant, UUID | None]:
     """Create the tenant's row if necessary; raise its generation above the last one and the clock (hazards.md#a2).
 
-    One statement, which also locks the row until the caller's transaction ends. Returns it, and the run at the sinks
-    that must end first, if any.
+    One statement, which also locks the row until the caller's transaction ends. Returns the tenant with its generation
+    and host label alone, and the run at the sinks that must end first, if any.
     """
     now = clock.now()
     on_postgresql = connection.vendor == "postgresql"
@@ -64,9 +68,10 @@ def next_generation(tenant_id: str) -> tuple[int, UUID | None]:
         now="now()" if on_postgresql else "strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now')",
     )
     with connection.cursor() as cursor:
-        cursor.execute(sql, [tenant_id, int(now.timestamp() * 1_000_000)])
-        generation, busy_run = cursor.fetchone()
-        return int(generation), UUID(str(busy_run)) if busy_run else None
+        cursor.execute(sql, [tenant_id, int(now.timestamp() * 1_000_000), hosts.new_label()])
+        generation, label, busy_run = cursor.fetchone()
+    tenant = Tenant(id=tenant_id, generation=int(generation), host_label=label)
+    return tenant, UUID(str(busy_run)) if busy_run else None
 
 
 CLEARED: dict[str, None] = {"config": None, "metadata": None, "secrets": None}

@@ -41,14 +41,14 @@ def begin(tenant_id: str, trigger: Trigger, steps: list[tuple[SyncSpec, dict[str
 
     Raises Held while the tenant holds a container, RestoringBackup and Erasing while other runs are in progress.
     """
-    generation, busy_with = next_generation(tenant_id)  # locks the tenant's row, as a claim does
+    tenant, busy_with = next_generation(tenant_id)  # locks the tenant's row, as a claim does
     if busy_with is not None:
         raise conflict(busy_with)
     if Assignment.objects.live().filter(tenant_id=tenant_id).exists():
         raise errors.Held
     runs = [
         SyncRun.objects.create(
-            spec=spec, tenant_id=tenant_id, generation=generation, direction=Direction.UPLOAD, trigger=trigger,
+            spec=spec, tenant_id=tenant_id, generation=tenant.generation, direction=Direction.UPLOAD, trigger=trigger,
             steps=[step], asked_by=context.actor(),
         )
         for spec, step in steps

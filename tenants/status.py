@@ -10,6 +10,7 @@ from boilerhouse.core import clock
 from syncing.models import SavedState, SyncRun
 from syncing.states import Direction, SyncRunState, Trigger
 from tenants import deaths, errors, idle
+from tenants.gateway import public_urls
 from tenants.models import Assignment, Tenant
 from tenants.states import AssignmentState
 
@@ -22,7 +23,8 @@ NOTHING_YET = {
 def tenant_status(tenant_id: str, *, reads_logs: bool = False) -> dict[str, Any]:
     """The tenant's status in the API's format; also for unknown tenants."""
     death = deaths.last_of(tenant_id)
-    newest = Assignment.objects.select_related("pool").filter(tenant_id=tenant_id).order_by("-created_at").first()
+    rows = Assignment.objects.select_related("pool", "tenant").filter(tenant_id=tenant_id)
+    newest = rows.order_by("-created_at").first()
     assignment = newest if newest and newest.state != AssignmentState.ENDED else None
     generation = Tenant.objects.filter(pk=tenant_id).values_list("generation", flat=True).first()
     due = idle.due_at(assignment) if assignment else None
@@ -33,6 +35,7 @@ def tenant_status(tenant_id: str, *, reads_logs: bool = False) -> dict[str, Any]
         "poolId": assignment.pool_id if assignment else None,
         "generation": generation,
         "assignedAt": assignment.assigned_at if assignment else None,
+        "endpoints": endpoints(assignment),
         "lastActivityAt": assignment.last_activity_at if assignment else None,
         "releaseDueAt": due,
         "endsAt": assignment.ends_at if assignment else None,
@@ -42,6 +45,13 @@ def tenant_status(tenant_id: str, *, reads_logs: bool = False) -> dict[str, Any]
         "lastDeath": deaths.render(death, reads_logs=reads_logs) if death else None,
         "syncStatus": _sync_status(tenant_id),
     }
+
+
+def endpoints(assignment: Assignment | None) -> list[dict[str, Any]]:
+    """The ports of the tenant's container, as the claim's answer has them; none while it is not assigned."""
+    if assignment is None or assignment.state != AssignmentState.ASSIGNED:
+        return []
+    return public_urls.added(assignment.endpoints, assignment.tenant.host_label)
 
 
 def restore_progress(assignment: Assignment | None) -> dict[str, Any] | None:

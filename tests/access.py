@@ -48,6 +48,7 @@ MAY: dict[str, dict[str, set[Role]]] = {
     "tenants/*/commands/*/signal": {"POST": OWN_PRIVATE},
     "tenants/*/commands/*/resize": {"POST": OWN_PRIVATE},
     "tenants/*/logs": {"GET": OWN_PRIVATE},
+    "tenants/*/ports/*/links": {"POST": OWN_PRIVATE},
     "tenants/*/files": {"GET": OWN_PRIVATE, "PUT": OWN_PRIVATE, "DELETE": OWN_PRIVATE},
     "tenants/*/files/list": {"GET": OWN_PRIVATE},
     "tenants/*/files/stat": {"GET": OWN_PRIVATE},

@@ -34,7 +34,11 @@ CLAIM = {
     "secrets": {"TOKEN": "s3cret"},
     "metadata": {"plan": "pro"},
 }
-ENDPOINT = {"name": "http", "host": "10.64.0.7", "port": 8080, "url": "http://10.64.0.7:8080"}
+PUBLIC_URL = "https://8080-k3f9q2ab7x0m5n8r1t4w.apps.example.com/"
+ENDPOINT = {
+    "name": "http", "host": "10.64.0.7", "port": 8080, "url": "http://10.64.0.7:8080", "access": "private",
+    "publicUrl": PUBLIC_URL,
+}  # fmt: skip
 
 NOTIFICATION = {
     "id": "ops", "name": "On call", "type": "webhook", "destination": "https://hooks.example.com", "recipients": [],
@@ -78,6 +82,7 @@ REQUESTS: dict[str, Any] = {
     "makeContainerDirectory": {"path": "reports/2026", "mode": "0755", "parents": True},
     "moveContainerFile": {"from": "draft.txt", "to": "reports/final.txt", "overwrite": True},
     "signContainerFileLink": {"path": "reports/final.txt", "method": "GET", "expiresInS": 600},
+    "signPortLink": {"expiresInS": 600},
     "runCommandForTenant": {"script": "make && make test", "cwd": "/state", "env": {"CI": "1"}, "wait": False},
     "runCommandInContainer": {"script": "make && make test", "cwd": "/state", "env": {"CI": "1"}, "wait": False},
     "writeToCommandOfTenant": {"data": "yes\n", "encoding": "utf-8", "close": False},
@@ -142,6 +147,7 @@ BY_NAME: dict[str, Any] = {
     "commandId": "6f1ed002ab5595859014ebf0951522d9",
     "causeId": "9f86d081884c7d65",
     "replacedBy": "",
+    "port": "8080",
     "registry": "registry.example.com",
     "username": "puller",
     "actor": "key ci",
@@ -364,6 +370,7 @@ COMPONENTS: dict[str, Any] = {
         "etag": '"2a-4d2-18a5b2c3d4e5f607-18a5b2c3d4e5f607"',
     },
     "FilePage": {"nextCursor": None},
+    "PortLink": {"url": f"{PUBLIC_URL}.boilerhouse/open?token=WyJsaW5r", "expiresAt": TIME},
     "FileLink": {"url": "https://boilerhouse.example.com/api/v1/file-links/WyJhb", "method": "GET", "expiresAt": TIME},
     "Link": {"url": "https://boilerhouse.example.com/api/v1/file-links/WyJhb", "method": "GET", "expiresAt": TIME},
 }

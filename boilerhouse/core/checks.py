@@ -134,6 +134,7 @@ RANGES: dict[str, tuple[int, int]] = {
     "_PER_POOL": (1, 100_000),
     "_MAX_WAITERS": (0, 100_000),
     "_LOGIN_FAILURES": (1, 1_000_000),
+    "_GATEWAY_PORT": (0, 65_535),
     "_THROTTLE_RATE": (0, 1_000_000),
     "_THROTTLE_BURST": (0, 1_000_000),
 }

@@ -110,6 +110,12 @@ def ram_dir() -> Path:
     return Path(settings.BOILERHOUSE_RAM_DIR or f"/run/boilerhouse/{deployment_id()}")
 
 
+def gateway_dir() -> Path:
+    """Where the gateway's nginx keeps its files. As root it has to be outside the data directory, which the account of
+    nginx's workers cannot enter."""
+    return Path(f"/run/boilerhouse-gateway/{deployment_id()}") if os.geteuid() == 0 else data_dir() / "gateway"
+
+
 @cache
 def _node_id(directory: str) -> str:
     return keys.once(Path(directory) / "node-id", lambda: f"{socket.gethostname()[:40]}-{secrets.token_hex(3)}")

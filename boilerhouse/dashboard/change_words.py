@@ -55,6 +55,7 @@ ACTIONS = {
     "tenant.claim": "Container claimed for",
     "tenant.erase_state": "Saved state erased of",
     "tenant.forget_state": "Lost state written off of",
+    "tenant.port_link": "Link to a port signed of",
     "tenant.network": "Network policy changed of",
     "tenant.ttl": "End of the claim changed of",
     "tenant.restore_backup": "Backup restored of",

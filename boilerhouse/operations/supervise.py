@@ -47,6 +47,9 @@ class Program:
     """File descriptors that it inherits."""
     log: str | None = None
     """The file that its output is appended to; None: the supervisor's output."""
+    ends_as_a_group: bool = False
+    """Whether processes of its own outlive its first one. It gets SIGTERM, not SIGKILL, when the supervisor dies, and
+    what is left of its process group is killed before it is started again."""
 
     def start(self) -> subprocess.Popen[bytes]:
         """Raises OSError."""
@@ -61,7 +64,7 @@ class Program:
                 stderr=output,
                 pass_fds=self.sockets,
                 start_new_session=True,
-                preexec_fn=pids.die_with_parent,
+                preexec_fn=pids.end_with_parent if self.ends_as_a_group else pids.die_with_parent,
             )
         finally:
             if output is not None:
@@ -111,6 +114,8 @@ class Supervisor:
             child.quick_ends = child.quick_ends + 1 if child.has_ended_early else 0
             child.start_after = time.monotonic() + min(10, child.quick_ends)
             log.error("process ended", process=child.program.name, code=child.process.returncode)
+            if child.program.ends_as_a_group:
+                pids.kill_group(child.process.pid)
             child.process = None
         if time.monotonic() >= child.start_after:
             self._start(child)

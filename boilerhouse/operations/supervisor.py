@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 import socket
 import sys
@@ -17,6 +18,7 @@ from boilerhouse.process import commands
 from syncing import rclone
 from syncing.locations import MARKER_ROOT
 from syncing.sinks import outbound
+from tenants.gateway.route_server import PASSED
 
 BUCKET = "boilerhouse"
 FIRST_PORT = 20_000
@@ -96,10 +98,14 @@ def _family(host: str) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
-def web(listening: socket.socket) -> Program:
-    """A web process that inherits a listening socket, which outlives it."""
+def web(listening: socket.socket, asked_by_gateway: socket.socket | None = None) -> Program:
+    """A web process that inherits a listening socket, and the one that the gateway asks; both outlive it."""
     number = listening.fileno()
-    return Program("web", [sys.executable, *WEB, "--fd", str(number)], sockets=[number])
+    command, sockets = [sys.executable, *WEB, "--fd", str(number)], [number]
+    if asked_by_gateway is None:
+        return Program("web", command, sockets=sockets)
+    passed = asked_by_gateway.fileno()
+    return Program("web", command, {**os.environ, PASSED: str(passed)}, [*sockets, passed])
 
 
 def node_server() -> Program:

@@ -29,6 +29,17 @@ def die_with_parent() -> None:
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
+def end_with_parent() -> None:
+    """Ask the kernel for SIGTERM when the thread that created this process ends: it ends others first."""
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+
+
+def kill_group(leader: int) -> None:
+    """SIGKILL what is left of the process group of a process that has just ended."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(leader, signal.SIGKILL)
+
+
 def children(pid: int) -> list[int]:
     """The current child processes of ``pid``; none if it has ended."""
     pids: list[int] = []

@@ -128,11 +128,18 @@ class VolumesField(ApiSerializer):
     custom = CustomVolumeField(many=True, required=False)
 
 
+ACCESSES = ["private", "public", "internal"]
+
+
 class PortField(ApiSerializer):
     name = LineField(max_length=31)
     container_port = serializers.IntegerField(min_value=1, max_value=65535)
     protocol = serializers.ChoiceField(["tcp", "udp"], default="tcp")
     publish = serializers.BooleanField(default=False)
+    access = serializers.ChoiceField(
+        ACCESSES, default="private",
+        help_text="Who reaches it through the gateway: with a key or a link, everybody, or nobody.",
+    )  # fmt: skip
 
 
 class HealthCheckField(ApiSerializer):
@@ -471,7 +478,13 @@ def render_spec(spec: WorkloadSpec) -> dict[str, Any]:
         "volumes": volumes,
         "environment": spec.environment,
         "ports": [
-            {"name": p.name, "containerPort": p.container_port, "protocol": p.protocol, "publish": p.publish}
+            {
+                "name": p.name,
+                "containerPort": p.container_port,
+                "protocol": p.protocol,
+                "publish": p.publish,
+                "access": p.access,
+            }
             for p in spec.ports
         ],
         "healthCheck": _render_health_check(spec),
@@ -646,6 +659,11 @@ class EndpointOutput(serializers.Serializer[Any]):
     hostPort = serializers.IntegerField(required=False)
     hostUrl = serializers.CharField(required=False)
     url = serializers.CharField(required=False)
+    access = serializers.ChoiceField(ACCESSES, required=False, help_text="Who reaches it through the gateway.")
+    publicUrl = serializers.CharField(
+        required=False,
+        help_text="Where the gateway leads to this port, from anywhere, while a tenant has the container.",
+    )
 
 
 class ContainerOutput(ApiSerializer):

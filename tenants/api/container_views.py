@@ -39,6 +39,7 @@ from pools.services import find_pool
 from tenants import activity, deaths, removals
 from tenants.api.waiting import TIMEOUT, Awaited, WaitingView, patience, timeout_ms
 from tenants.errors import NotAssigned, Releasing
+from tenants.gateway import public_urls
 from tenants.models import Death
 from tenants.states import LIVE
 
@@ -51,11 +52,12 @@ RUNS = "The command has run. Its result is a document that is built before it is
 def _containers() -> QuerySet[Container]:
     held = FilteredRelation("assignments", condition=Q(assignments__state__in=list(LIVE)))
     rows = Container.objects.select_related("version").annotate(held=held)
-    return rows.annotate(tenant=F("held__tenant_id"))
+    return rows.annotate(tenant=F("held__tenant_id"), host_label=F("held__tenant__host_label"))
 
 
 def _render(container: Container) -> dict[str, Any]:
-    return render_container(container, container.tenant)  # type: ignore[attr-defined]
+    body = render_container(container, container.tenant)  # type: ignore[attr-defined]
+    return {**body, "endpoints": public_urls.added(body["endpoints"], container.host_label)}  # type: ignore[attr-defined]
 
 
 def _id(container_id: str) -> UUID:

@@ -15,6 +15,7 @@ from pools.api.serializers import CommandField, EndpointOutput, ExecInput
 from pools.egress import Mode
 from tenants import commands
 from tenants.api.command_fields import FinishedCommandOutput
+from tenants.gateway import public_urls
 from tenants.models import Assignment
 from tenants.states import AssignmentState, Source
 from tenants.ttl import MAX_TTL_MS
@@ -140,7 +141,7 @@ def render_claim(assignment: Assignment, source: str, latency_ms: int, ignored: 
         "generation": assignment.generation,
         "state": assignment.state,
         "source": source,
-        "endpoints": assignment.endpoints,
+        "endpoints": public_urls.added(assignment.endpoints, assignment.tenant.host_label),
         "restored": assignment.restored,
         "latencyMs": latency_ms,
         "assignedAt": assignment.assigned_at,
@@ -264,6 +265,7 @@ class StatusOutput(ApiSerializer):
     pool_id = serializers.CharField(allow_null=True)
     generation = serializers.IntegerField(allow_null=True)
     assigned_at = serializers.DateTimeField(allow_null=True)
+    endpoints = EndpointOutput(many=True, help_text="While assigned: the ports of the tenant's container.")
     last_activity_at = serializers.DateTimeField(allow_null=True)
     release_due_at = serializers.DateTimeField(allow_null=True)
     ends_at = serializers.DateTimeField(allow_null=True, help_text="When the claim's `ttlMs` is over.")

@@ -67,6 +67,7 @@ CASES: dict[tuple[str, str], tuple[str, Any]] = {
     ("sync-specs/*/trigger", "POST"): ("sync-specs/notes/trigger", {"tenantId": "carol"}),
     ("sync-runs/*/cancel", "POST"): ("sync-runs/{run}/cancel", None),
     ("tenants/*/sync", "POST"): ("tenants/carol/sync", {"direction": "outward"}),
+    ("tenants/*/ports/*/links", "POST"): ("tenants/carol/ports/8080/links", {"expiresInS": 60}),
     ("tenants/*/heartbeat", "POST"): ("tenants/carol/heartbeat", None),
     ("tenants/*/backups/*/restore", "POST"): ("tenants/dave/backups/{backup}/restore", None),
     ("tenants/*/forget-state", "POST"): ("tenants/erin/forget-state", None),

@@ -225,6 +225,7 @@ CALLS: dict[str, Call] = {
     "syncTenant": lambda c: c.tenant("alice").sync("inward"),
     "heartbeat": lambda c: c.tenant("alice").heartbeat(),
     "setTenantTtl": lambda c: c.tenant("alice").set_ttl(3600),
+    "signPortLink": lambda c: c.tenant("t").port_link(8080),
     "getTenantNetwork": lambda c: c.tenant("alice").network(),
     "setTenantNetwork": lambda c: c.tenant("alice").set_network({"mode": "none"}, '"1"'),
     "execForTenant": lambda c: c.tenant("alice").exec(["id"]),

@@ -109,7 +109,7 @@ def test_every_example_body_works_as_it_stands_there(call, settings):
         "claimContainer",
         "releaseContainer", "syncTenant", "setTenantNetwork", "setTenantTtl", "execForTenant", "execInContainer", "createRegistryCredential",
         "replaceRegistryCredential", "createNotification", "replaceNotification", "muteCause", "replaceNode", "cordonNode",
-        "declareNodeLost", "drainNode", "createNodeToken", "joinNode", *FILES, *COMMANDS,
+        "declareNodeLost", "drainNode", "createNodeToken", "joinNode", "signPortLink", *FILES, *COMMANDS,
     ):  # fmt: skip
         method, path = PATHS[name]
         ids = {
@@ -120,6 +120,7 @@ def test_every_example_body_works_as_it_stands_there(call, settings):
             "commandId": "0" * 32,
             "tenantId": "alice",
             "containerId": str(make_container().pk),
+            "port": "8080",
             "causeId": mutes.id_of("step:tidy"),
             "keyId": create_key(name="k", role=Role.VIEWER)[0].pk,
         }
@@ -134,7 +135,7 @@ def test_every_example_body_works_as_it_stands_there(call, settings):
             "triggerSyncSpec": 409,
             "declareNodeLost": 409,
         }
-        conflicts = ("execForTenant", "execInContainer", "setTenantNetwork", "setTenantTtl")
+        conflicts = ("execForTenant", "execInContainer", "setTenantNetwork", "setTenantTtl", "signPortLink")
         missing |= dict.fromkeys((*FILES, *conflicts), 409)
         missing |= {**dict.fromkeys(COMMANDS, 409), "joinNode": 403}
         if connection.vendor == "sqlite":

@@ -17,8 +17,9 @@ pytestmark = [pytest.mark.any_database, pytest.mark.django_db]
 
 
 @pytest.fixture
-def start(data_dir, monkeypatch, capsys):
+def start(data_dir, settings, monkeypatch, capsys):
     """Starts ``up``, which begins no process here; returns what it wrote."""
+    settings.BOILERHOUSE_GATEWAY_PORT = 0
     monkeypatch.setattr(up, "_migrate", lambda **_: None)
     monkeypatch.setattr(supervise, "become", lambda programs: None)
     listening: list[object] = []

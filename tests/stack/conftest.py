@@ -164,11 +164,12 @@ def stack(django_db_blocker: Any) -> Iterator[Stack]:
 
     images.ensure_example()
     port = free_port()
+    over = {"BOILERHOUSE_TERMINAL": "true", "BOILERHOUSE_GATEWAY_PORT": str(free_port())}
     log = Path(settings.BOILERHOUSE_DATA_DIR) / "up.log"
     with log.open("wb") as output:
         up = subprocess.Popen(
             [sys.executable, str(ROOT / "manage.py"), "up", "--port", str(port)],
-            cwd=ROOT, env={**os.environ, **PAGES_MAY}, stdout=output, stderr=output, start_new_session=True,
+            cwd=ROOT, env={**os.environ, **PAGES_MAY, **over}, stdout=output, stderr=output, start_new_session=True,
         )  # fmt: skip
     base = f"http://127.0.0.1:{port}"
 

@@ -61,7 +61,7 @@ class World:
             "keyId": create_key(name="stays", role=Role.VIEWER)[0].pk,
             "credentialId": self.made("credentials", credential()),
             "registryCredentialId": self.made("registry-credentials", registry_credential()),
-            "commandId": self.running_command(), "nodeId": Container.objects.all()[0].node_id,
+            "port": "8080", "commandId": self.running_command(), "nodeId": Container.objects.all()[0].node_id,
             **self.cause(), **self.delivery(), **self.node_token(),
         }  # fmt: skip
 
@@ -502,6 +502,9 @@ CASES: dict[str, Case] = {
     ),
     "getTenantStatus": Case(lambda world, ids, found: found["containerId"] == str(world.container(ids["tenantId"]))),
     "syncTenant": Case(runs_succeed, 202, body=lambda world, ids: {"direction": "outward"}),
+    "signPortLink": Case(
+        lambda world, ids, found: ".boilerhouse/open?token=" in found["url"], 201, body=lambda world, ids: {}
+    ),
     "heartbeat": Case(
         lambda world, ids, found: Assignment.objects.live().get(tenant_id=world.own).last_activity_at
         > timezone.now() - timedelta(seconds=20), 204,

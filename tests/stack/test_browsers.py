@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Error
@@ -50,9 +51,28 @@ def test_a_published_port_gets_no_cookie_of_the_dashboards(stack, browser, publi
         socket.create_connection(("127.0.0.1", endpoint["hostPort"]), timeout=2)
 
 
+def test_a_link_opens_a_port_through_the_gateway_and_the_container_gets_neither(stack, browser, published):  # noqa: F811
+    endpoint = published["endpoints"][0]
+    assert endpoint in stack.status("listener")["endpoints"]
+    link = stack.ok("POST", "tenants/listener/ports/8080/links", {"expiresInS": 600}, 201)["url"]
+    assert link.startswith(endpoint["publicUrl"])
+    with browser.new_context() as context:
+        page = context.new_page()
+        assert page.goto(endpoint["publicUrl"]).status == 401
+        eventually(lambda: _opens(page, link), 30)
+        assert page.url == endpoint["publicUrl"]
+        assert page.locator("#page").inner_text() == "of a tenant"
+        (cookie,) = context.cookies(endpoint["publicUrl"])
+        assert (cookie["httpOnly"], cookie["domain"]) == (True, urlsplit(link).hostname)
+    asked = stack.exec(published["containerId"], "cat /state/asked")
+    assert "Host: 8080-" in asked
+    assert "token" not in asked
+    assert cookie["name"] not in asked
+
+
 def _opens(page, url: str) -> bool:
+    """Whether the tenant's program answers; the gateway answers for it between two connections."""
     try:
-        page.goto(url)
+        return bool(page.goto(url).status == 200)
     except Error:  # the program is between two connections
         return False
-    return True

@@ -163,6 +163,14 @@ export class Tenant extends Held {
     return this.client.call("PUT", `${this.path}/network`, policy, { headers: ifMatch(etag) });
   }
 
+  /**
+   * A URL with which any browser reaches this port through the gateway, until it expires or your key ends. Throws
+   * NotFound (`port_not_found`), Conflict (`not_assigned`, `gateway_off`).
+   */
+  portLink(port: number, options: { expiresInS?: number } = {}): Promise<Schemas["PortLink"]> {
+    return this.client.call("POST", `${this.path}/ports/${port}/links`, { expiresInS: 3600, ...options });
+  }
+
   /** Release the tenant, with a save, so long from now; null: never. */
   setTtl(ttlMs: number | null): Promise<Schemas["Ttl"]> {
     return this.client.call("PUT", `${this.path}/ttl`, { ttlMs });

@@ -123,6 +123,7 @@ const CALLS: Record<string, Call> = {
   heartbeat: () => alice().heartbeat(),
   getTenantNetwork: () => alice().network(),
   setTenantNetwork: () => alice().setNetwork({ mode: "none" }, '"1"'),
+  signPortLink: () => alice().portLink(8080, { expiresInS: 60 }),
   setTenantTtl: () => alice().setTtl(3_600_000),
   execForTenant: () => alice().exec(["id"]),
   runCommandForTenant: () => alice().commands.run("id; pwd", { timeoutMs: 5000 }),

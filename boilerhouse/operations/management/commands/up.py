@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import subprocess
 import sys
 from typing import Any
 
+from django.conf import settings
 from django.core.management.base import CommandError, CommandParser
 from django.urls import reverse
 
 from boilerhouse.core.deployment import check_node, data_dir, deployment_id
-from boilerhouse.operations import addresses, one_time_links, supervise, supervisor
+from boilerhouse.core.errors import Failed
+from boilerhouse.operations import addresses, gateway, one_time_links, supervise, supervisor
 from boilerhouse.process import commands
+from tenants.gateway import public_urls
 
 
 class Command(commands.Command):
@@ -39,7 +44,8 @@ class Command(commands.Command):
             self.say(f"S3 at {s3.endpoint}, bucket {s3.bucket}, keys in {data_dir() / 'keys'}")
         host, port = options["host"], options["port"]
         listening = supervisor.listen(host, port)
-        programs.append(supervisor.web(listening))
+        asked = self._gateway(host, programs)
+        programs.append(supervisor.web(listening, asked))
         programs.append(supervisor.command("controller", "run_controller"))
         programs.append(supervisor.command("worker", "run_worker"))
         addresses.remember(addresses.origin_of(host, listening.getsockname()[1]))
@@ -47,6 +53,21 @@ class Command(commands.Command):
         self._first_login()
         self.say("Ctrl-C stops everything; pools stay warm.")
         supervise.become(programs)
+
+    def _gateway(self, host: str, programs: list[supervise.Program]) -> socket.socket | None:
+        """Add the gateway, and return the socket that it asks; where it cannot run, everything else does."""
+        port = settings.BOILERHOUSE_GATEWAY_PORT
+        if not port:
+            return None
+        try:
+            program, asked = gateway.start(host, port)
+        except Failed as error:
+            self.say(f"No gateway: {error.detail}.")
+            os.environ["BOILERHOUSE_GATEWAY_PORT"] = "0"  # so that no answer names it
+            return None
+        programs.append(program)
+        self.say(f"Gateway at {public_urls.origin_of(f'<port>-<label>.{settings.BOILERHOUSE_GATEWAY_DOMAIN}')}/")
+        return asked
 
     def _first_login(self) -> None:
         """Until there is an admin, print a link that logs one in once; only on a terminal, because logs are kept."""

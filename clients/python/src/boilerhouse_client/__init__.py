@@ -51,6 +51,7 @@ from boilerhouse_client.answers import (
     Gap,
     Link,
     Output,
+    PortLink,
 )
 from boilerhouse_client.errors import (
     ApiError,
@@ -126,6 +127,7 @@ __all__ = [
     "Output",
     "PendingClaim",
     "Pools",
+    "PortLink",
     "PreconditionFailed",
     "SavedFiles",
     "SyncRuns",

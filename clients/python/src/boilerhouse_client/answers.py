@@ -190,6 +190,14 @@ class Link:
     expires_at: datetime
 
 
+@dataclass(frozen=True)
+class PortLink:
+    """A URL that leads a browser to a port through the gateway without a key."""
+
+    url: str
+    expires_at: datetime
+
+
 def path_of(text: str, is_percent: bool) -> str:
     return unquote_to_bytes(text).decode("utf-8", "surrogateescape") if is_percent else text
 

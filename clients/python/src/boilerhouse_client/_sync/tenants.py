@@ -21,7 +21,7 @@ from boilerhouse_client._sync.files import Files
 from boilerhouse_client._sync.saved_files import SavedFiles
 from boilerhouse_client._sync.terminals import Terminal
 from boilerhouse_client._sync.transport import Transport
-from boilerhouse_client.answers import CommandResult, Direction, Executed, Json, time_of
+from boilerhouse_client.answers import CommandResult, Direction, Executed, Json, PortLink, time_of
 from boilerhouse_client.errors import ApiError, Failed, NotFound, TimedOut, Unreachable
 from boilerhouse_client.wire import SHELL, Words, first_result, milliseconds, octets, text
 
@@ -118,6 +118,14 @@ class Tenant(Held):
         answer = self.client.call("POST", f"{self._path}/sync", {"direction": direction})
         runs: list[Json] = answer["runs"]
         return runs
+
+    def port_link(self, port: int, *, expires_in_s: int = 3600) -> PortLink:
+        """A URL with which any browser reaches this port through the gateway, until it expires or your key ends.
+
+        Raises NotFound (``port_not_found``), Conflict (``not_assigned``, ``gateway_off``).
+        """
+        answer = self.client.call("POST", f"{self._path}/ports/{port}/links", {"expiresInS": expires_in_s})
+        return PortLink(answer["url"], time_of(answer["expiresAt"]))
 
     def heartbeat(self) -> None:
         self.client.call("POST", f"{self._path}/heartbeat")
@@ -226,6 +234,11 @@ class Claim(Tenant):
     def url(self, port: str = "http") -> str:
         """Where the container's port of this name answers, from the node it runs on."""
         return next(str(end["url"]) for end in self.answer["endpoints"] if end["name"] == port)
+
+    def public_url(self, port: str = "http") -> str | None:
+        """Where the gateway leads to the container's port of this name; None if the gateway does not lead there."""
+        url: str | None = next(end.get("publicUrl") for end in self.answer["endpoints"] if end["name"] == port)
+        return url
 
     def request(self, method: str, path: str, *, port: str = "http", **options: Any) -> httpx.Response:
         """Ask the container itself. The claim's generation is sent along: the app may refuse what is another's.
