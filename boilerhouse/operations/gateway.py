@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import re
+import resource
 import shutil
 import socket
 import subprocess
@@ -25,6 +26,8 @@ ACCOUNTS = ("www-data", "nginx", "nobody")
 """Of nginx's workers, which read what strangers send: the first that exists."""
 QUESTIONS = 256
 """How many may wait for a web process, as during its restart."""
+FILES = 32_768
+"""Open files of a worker, two for each connection; fewer where the hard limit of this process is lower."""
 GUARD = 'trap "kill -9 0" TERM; "$@" & wait $!; code=$?; trap "" TERM; kill -TERM 0; exit $code'
 """A shell as nginx's parent, because workers outlive a master that is killed and would keep the port."""
 
@@ -54,7 +57,7 @@ class Gateway:
         return Template(TEMPLATE.read_text()).substitute(
             directory=self.directory, listen=listen, domain_pattern=re.escape(self.domain), domain=self.domain,
             socket=self.socket, cookie=self.cookie, user=f"user {self.user};" if self.user else "", tls=tls,
-            scheme="https" if self.is_https else "$scheme",
+            files=_files(), scheme="https" if self.is_https else "$scheme",
         )  # fmt: skip
 
     @property
@@ -96,6 +99,12 @@ def start(host: str, port: int) -> tuple[Program, socket.socket]:
         return made.prepare(), asked
     except OSError as error:
         raise Failed(str(error)) from error
+
+
+def _files() -> int:
+    """How many files a worker may open: nginx cannot go above the hard limit."""
+    highest = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    return FILES if highest == resource.RLIM_INFINITY else min(FILES, highest)
 
 
 def _make(directory: Path) -> None:
