@@ -144,6 +144,8 @@ def completed(body, at):
         body = {**body, "hooks": {at[1]: {"command": ["true"]}}}
     if at[-1] in ("shmMb", "sizeMb"):
         body = {**body, "resources": {"memoryMb": MAX_MEMORY_MB}}
+    if tuple(at) == ("ttlMs",) and "poolId" in body:
+        body = {**body, "wait": False}  # a claim would wait for a container, which nobody makes here
     if at[-1] in ("minSize", "minIdle"):
         body = {**body, "maxSize": 10_000}
     return body
