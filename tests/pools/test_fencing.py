@@ -234,11 +234,15 @@ class Fenced:
             assert time.monotonic() < until
             self.fence.look()
 
-    def goes_on(self) -> None:
+    def goes_on(self, *, is_leased: bool = True) -> None:
+        """Its containers run soon; a lease of a second is renewed meanwhile."""
         until = time.monotonic() + 10
         while self.stands_still_after(0):
             assert time.monotonic() < until
-            self.fence.look()
+            if is_leased:
+                self.renew()
+            else:
+                self.fence.look()
 
 
 @pytest.fixture
@@ -304,7 +308,7 @@ def test_a_lease_with_an_unknown_outcome_has_the_word_of_both_lists(fenced, monk
     monkeypatch.setattr(fencing.peers_words, "ask", lambda peers: {"third": 60.0})
     fenced.stops()  # of the first list, only this node says no
     monkeypatch.setattr(fencing.peers_words, "ask", lambda peers: {"third": 60.0, "other": 60.0})
-    fenced.goes_on()
+    fenced.goes_on(is_leased=False)
 
 
 def test_a_guard_that_hangs_is_replaced_and_no_lease_is_renewed_meanwhile(fenced, monkeypatch):
