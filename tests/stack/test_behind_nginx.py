@@ -165,7 +165,7 @@ def test_everything_works_below_a_path(site, page, passes):
     edit = ("location / {", "location /bh/ {")
     if passes == "off":
         edit = (f"{edit[0]}\n        {FORWARD};", f"{edit[1]}\n        {FORWARD}/;")
-    nginx = site.nginx(site.below, edit, ("^/api/v1/", "^/bh/api/v1/"))
+    nginx = site.nginx(site.below, edit, ("^/(api/v1/", "^/bh/(api/v1/"))
     root = f"{nginx.named}/bh"
     page.goto(f"{root}/pools/")
     assert page.url == f"{root}/login/?next=/bh/pools/"

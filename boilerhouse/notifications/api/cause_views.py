@@ -30,9 +30,10 @@ class CauseListView(ApiView):
 class CauseMuteView(ApiView):
     @operation(
         operation_id="muteCause",
+        problems={404: "cause_not_found"},
         summary="Mute a cause",
         description="No notification of it is sent for that long. If it is present then, one is sent. It stays"
-        " in the list and on the overview. 404 if it is gone.",
+        " in the list and on the overview.",
         request=MuteInput,
         responses=MuteOutput,
     )
@@ -42,6 +43,7 @@ class CauseMuteView(ApiView):
 
     @operation(
         operation_id="unmuteCause",
+        problems={404: "cause_not_found"},
         summary="End the mute of a cause",
         description="Notifications of it are sent from now on. Does nothing if the cause is not muted.",
         responses={204: None},
