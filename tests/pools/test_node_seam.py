@@ -32,6 +32,7 @@ ENGINE = {
     "boilerhouse/operations/management/commands/demo.py": "the demo's image",
     "pools/cleanup.py": "a purge of this node",
     "pools/container_commands.py": "what node.commands leads to",
+    "pools/liveness.py": "the same",
     # Images: each engine has its own, and no container is concerned.
     "pools/feasibility.py": "advice before a workload is saved",
     "pools/images.py": "builds the examples' images",
@@ -52,6 +53,7 @@ NODE_ID = {
     "boilerhouse/operations/demo_data/present.py": "demo rows belong to this node",
     "boilerhouse/operations/demo_data/filling.py": "the heartbeat of the node that has demo rows",
     "boilerhouse/core/nodes.py": "the heartbeat",
+    "tenants/gateway/routes.py": "the gateway leads to this node's containers, and says so of others",
     "boilerhouse/operations/archives.py": "an archive names the node that made it",
     "boilerhouse/operations/restoration.py": "a restored deployment begins as one node",
     "boilerhouse/process/processes.py": "a process's row",

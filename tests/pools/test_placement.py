@@ -323,6 +323,7 @@ def test_the_api_takes_a_placement_and_a_form_keeps_it(call, here, admin_client)
     pool.refresh_from_db()
     assert Rules.from_json(pool.placement) == Rules(Strategy.BINPACK, {"zone": "a"}, 3)
     form = {"name": "other", "minSize": 0, "maxSize": 10, "minIdle": 0, "idleTimeoutMs": 0, "onUnhealthy": "report"}
+    form |= {"placement.strategy": "binpack", "placement.nodeSelector": "zone=a", "placement.maxPerNode": 3}
     admin_client.post(f"/pools/{pool.pk}/configure", {**form, "network.egress.mode": "internet"})
     shown = call("GET", path).json()
     assert (shown["name"], shown["placement"]) == ("other", placement)
