@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 from django.db.models import F
@@ -23,7 +24,7 @@ class Clock:
 
     def __init__(self, monkeypatch) -> None:
         self.now = 1000.0
-        monkeypatch.setattr(node_leases.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(node_leases, "time", SimpleNamespace(monotonic=lambda: self.now))
 
     def pass_by(self, expiry: Expiry, seconds: float, *renewing: str, beating: tuple[str, ...] = ()) -> int:
         """Look each second while only these nodes renew their leases, and these have a worker. Returns how many nodes

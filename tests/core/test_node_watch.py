@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from datetime import timedelta
+from types import SimpleNamespace
 from uuid import uuid4
 
 import pytest
@@ -13,7 +14,7 @@ from django.utils import timezone
 
 from boilerhouse.attention import causes
 from boilerhouse.attention.cause import Kind
-from boilerhouse.controller import controller, node_watch
+from boilerhouse.controller import controller, node_watch, rights
 from boilerhouse.controller.engine_watch import EngineWatch
 from boilerhouse.controller.node_watch import NodeWatch
 from boilerhouse.core import deployment, nodes
@@ -75,7 +76,8 @@ def test_a_watch_that_is_not_renewed_lapses_here_before_another_may_have_it(here
     watch.renew()
     until = Node.objects.get(pk=here).watched_until
     now = time.monotonic()
-    monkeypatch.setattr(time, "monotonic", lambda: now + node_watch.TTL.total_seconds())
+    late = now + node_watch.TTL.total_seconds()
+    monkeypatch.setattr(rights, "time", SimpleNamespace(monotonic=lambda: late))
     assert not watch.is_held()
     watch.renew()
     assert watch.is_held()
