@@ -131,7 +131,7 @@ class ThreadedHandler(BaseHandler):
         """Have the node answer that has the request's container. Returns what is left to send: nothing, if it did."""
         loop, node = asyncio.get_running_loop(), str(response.other_node)  # type: ignore[attr-defined]
         note: Callable[[int, str], None] = response.note  # type: ignore[attr-defined]
-        peer = await loop.run_in_executor(self.threads, node_calls.peer_of, node)
+        peer = await loop.run_in_executor(self.threads, node_calls.peer_of_in_thread, node)
         if peer is None:
             note(response.status_code, node)
             return response

@@ -150,7 +150,7 @@ async def pass_socket_to(
     node: str, scope: Scope, receive: Receive, send: Send, *, first: dict[str, Any] | None = None
 ) -> bool:
     """Pass a WebSocket on to the node until one side closes it. False if that cannot be reached: nothing was sent."""
-    peer = await asyncio.to_thread(node_calls.peer_of, node)
+    peer = await asyncio.to_thread(node_calls.peer_of_in_thread, node)
     try:
         if peer is not None:
             await _pass_socket(peer, scope, receive, send, first)

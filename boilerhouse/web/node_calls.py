@@ -59,7 +59,6 @@ def peer_of(node_id: str) -> Peer | None:
     """None if the node has no address, or is lost, or this process may not call others."""
     if is_node_server or not node_id:
         return None
-    close_old_connections()
     row = (
         Node.objects.filter(pk=node_id).exclude(address="").exclude(state=NodeState.LOST).values_list("address").first()
     )
@@ -71,6 +70,12 @@ def peer_of(node_id: str) -> Peer | None:
         node_identity.renew()
     host, _, port = row[0].rpartition(":")
     return Peer(node_id, host.removeprefix("[").removesuffix("]"), int(port))
+
+
+def peer_of_in_thread(node_id: str) -> Peer | None:
+    """``peer_of`` in a thread that serves no request, so that nothing else closes its old database connection."""
+    close_old_connections()
+    return peer_of(node_id)
 
 
 def can_pass(error: Exception) -> bool:
