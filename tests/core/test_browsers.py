@@ -81,7 +81,7 @@ def test_endpoints_say_where_a_published_port_is(data_dir):
         container.host_ports = {"http": kept}
         assert container.endpoints() == [
             {
-                "name": "http", "host": "10.64.0.9", "port": 8080, "url": "http://10.64.0.9:8080",
+                "name": "http", "host": "10.64.0.9", "port": 8080, "access": "private", "url": "http://10.64.0.9:8080",
                 "hostAddress": expected, "hostPort": 20041, "hostUrl": f"http://{expected}:20041",
             }
         ]  # fmt: skip

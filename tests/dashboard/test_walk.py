@@ -64,7 +64,7 @@ OPERATOR_ACTIONS = {
     "load-example", "use-built-in-s3",
     "need-retry", "need-start",
     "mute-cause",
-    "node-cordon", "node-uncordon",
+    "node-cordon", "node-uncordon", "node-drain", "node-lost",
     "tenant-file-remove", "tenant-file-directory", "tenant-file-upload",
 }  # fmt: skip
 OF_A_SESSION = {"bulk-release"}
