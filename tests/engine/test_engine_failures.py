@@ -77,9 +77,13 @@ def test_a_release_that_the_engines_death_interrupts_is_finished_when_it_is_back
 
 
 def test_frozen_claims_end_in_time_and_nothing_is_doubled(stack, engine, pools):
-    pool = pools(warm=3, maxSize=6)
+    pool = pools(warm=3, maxSize=6, workload={"init": "image"})  # no guest agent says that a container lives
+    with_agent = pools(warm=1, maxSize=2)
     engine.kill(signal.SIGSTOP)
     began = time.monotonic()
+    answer, took = timed_claim(stack, "fae", with_agent, 3000)
+    assert (answer.status_code, took < 5) == (201, True), "its agent says so, and nobody has to ask the engine"
+    assert stack.exec(answer.json()["containerId"], "echo here") == "here\n"
     outcomes = [timed_claim(stack, f"eve-{n}", pool, 3000) for n in range(3)]
     for answer, took in outcomes:
         assert answer.status_code in (503, 504), answer.text
@@ -96,6 +100,8 @@ def test_frozen_claims_end_in_time_and_nothing_is_doubled(stack, engine, pools):
     assert stack.pool_status(pool)["idle"] == 3
     assert not Assignment.objects.live().filter(pool_id=pool).exists(), "a claim that answered an error holds nothing"
     stack.claim("eve-0", pool)
+    stack.release("fae")
+    wait_until_converged(with_agent)
 
 
 def test_without_live_restore_every_container_dies_and_no_state_is_lost(stack, engine, pools, sink_server):
