@@ -8,6 +8,7 @@ import pytest
 from playwright.sync_api import expect
 
 from boilerhouse.core.events import emit
+from boilerhouse.core.ids import uuid7
 from tests.stack.chromium import live, member, sign_in
 from tests.stack.conftest import eventually
 
@@ -149,7 +150,7 @@ def test_an_event_fetches_the_pages_that_it_changes_and_a_hidden_tab_fetches_not
     live(page, f"{stack.base}/tenants/weigh-1/")
     eventually(lambda: not quiet_ms())
     fetched.clear()
-    emit("container.claimed", pool_id=pool, tenant_id="weigh-2", container_id="c-2")
+    emit("container.claimed", pool_id=pool, tenant_id="weigh-2", container_id=uuid7())
     assert quiet_ms() == []
     emit("pool.warning", pool_id=pool, tenant_id="weigh-1", detail="said-of-this-tenant")
     assert quiet_ms() == [200]
