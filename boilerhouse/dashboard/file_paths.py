@@ -8,6 +8,7 @@ from urllib.parse import quote, quote_from_bytes, unquote_to_bytes
 from django.http import HttpRequest
 from django.urls import reverse
 
+from boilerhouse.core.errors import NotFound
 from boilerhouse.core.text import one_line
 from pools.file_errors import BadPath
 
@@ -31,6 +32,13 @@ def of_request(request: HttpRequest, name: str = "path") -> bytes:
     path = unquote_to_bytes(text)
     if b"\0" in path:
         raise BadPath("must not contain NUL.")
+    return path
+
+
+def named(request: HttpRequest) -> bytes:
+    """The same, where there must be one. Raises BadPath, NotFound."""
+    if not (path := of_request(request)):
+        raise NotFound("The address names no file.")
     return path
 
 

@@ -9,7 +9,7 @@ from django.http import HttpRequest
 
 from boilerhouse.attention.words import count
 from boilerhouse.dashboard import file_paths
-from boilerhouse.dashboard.file_sources import path_to_change, to_change
+from boilerhouse.dashboard.file_sources import to_change
 from boilerhouse.dashboard.questions import MANY, Question
 from boilerhouse.dashboard.templatetags.ui import size
 from pools.guest.files import MAX_DEPTH, MAX_ENTRIES
@@ -29,8 +29,7 @@ class _Content:
 
 def remove(request: HttpRequest, tenant_id: str) -> Question:
     """Raises what finding the file raises."""
-    held = to_change(request, tenant_id)
-    path = path_to_change(request, held)
+    held, path = to_change(request, tenant_id)
     info = held.access.stat(held.place(path))
     name = file_paths.shown_name(file_paths.name_of(path))
     fields = [("path", file_paths.spelled(path)), ("generation", str(held.generation))]

@@ -106,20 +106,24 @@ def of_tenant(tenant_id: str) -> Source:
     return Source(tenant_id, saved=saved)
 
 
-def to_change(request: HttpRequest, tenant_id: str) -> HeldFiles:
-    """The files that a form wants to change. Raises what ``of_tenant`` raises, and OtherClaim, FileDenied."""
+def to_read(request: HttpRequest, tenant_id: str) -> tuple[Source, bytes]:
+    """The tenant's files, and the path from ``/`` that the address names.
+
+    Raises what ``of_tenant`` raises, and BadPath, NotFound without a path.
+    """
+    source = of_tenant(tenant_id)
+    return source, source.whole(file_paths.named(request))
+
+
+def to_change(request: HttpRequest, tenant_id: str) -> tuple[HeldFiles, bytes]:
+    """The files that a form changes, and the path from ``/`` that it names.
+
+    Raises what ``to_read`` raises, and OtherClaim, FileDenied.
+    """
     source = of_tenant(tenant_id)
     if source.held is None:
         raise FileDenied("Saved files cannot be changed.")
     claim = request.POST.get("generation") or request.GET.get("generation")
     if claim and claim != str(source.generation):
         raise OtherClaim
-    return source.held
-
-
-def path_to_change(request: HttpRequest, held: HeldFiles, name: str = "path") -> bytes:
-    """The form's path from ``/``. Raises BadPath, NotFound without one."""
-    path = file_paths.of_request(request, name)
-    if not path:
-        raise NotFound("The address names no file.")
-    return held.place(path).path
+    return source.held, source.whole(file_paths.named(request))

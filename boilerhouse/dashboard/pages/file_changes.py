@@ -12,9 +12,9 @@ from django.shortcuts import render
 from boilerhouse.core.errors import BoilerhouseError, FieldError, Invalid
 from boilerhouse.core.models import Role
 from boilerhouse.dashboard import file_paths, file_questions, file_transfers
-from boilerhouse.dashboard.access import action, form_page, page, script, slow
-from boilerhouse.dashboard.file_sources import path_to_change, to_change
-from boilerhouse.dashboard.pages.files import of_file
+from boilerhouse.dashboard.access import action, form_page, script, slow
+from boilerhouse.dashboard.file_sources import to_change
+from boilerhouse.dashboard.pages.files import file_page
 from boilerhouse.web.problems import status_of
 from boilerhouse.web.receiving import Receiving
 from pools.file_errors import FileChanged, FileExists
@@ -37,8 +37,8 @@ def _name_of(request: HttpRequest) -> bytes:
 @slow
 @action(acts=ACTS)
 def make_directory(request: HttpRequest, tenant_id: str) -> HttpResponse:
-    held = to_change(request, tenant_id)
-    path = file_paths.inside(path_to_change(request, held), _name_of(request))
+    held, directory = to_change(request, tenant_id)
+    path = file_paths.inside(directory, _name_of(request))
     held.note("file_directory", path)
     held.access.make_directory(held.place(path), MODE, parents=False)
     messages.success(request, f"Created {file_paths.shown(path)}.")
@@ -48,8 +48,7 @@ def make_directory(request: HttpRequest, tenant_id: str) -> HttpResponse:
 @slow
 @action(acts=ACTS, asks=file_questions.remove)
 def remove(request: HttpRequest, tenant_id: str) -> HttpResponse:
-    held = to_change(request, tenant_id)
-    path = path_to_change(request, held)
+    held, path = to_change(request, tenant_id)
     is_directory = held.access.stat(held.place(path)).type == "directory"
     held.note("file_remove", path)
     count = held.access.remove(held.place(path), recursive=is_directory)
@@ -74,19 +73,16 @@ def _move_page(
     return render(request, "pages/file_move.html", context, status=status_of(error) if error else 200)
 
 
-@page(Role.OPERATOR)
-@of_file
+@file_page
 def _show_move(request: HttpRequest, tenant_id: str) -> HttpResponse:
-    held = to_change(request, tenant_id)
-    path = path_to_change(request, held)
+    held, path = to_change(request, tenant_id)
     held.access.stat(held.place(path))
     return _move_page(request, held, path, _typed(path))
 
 
 @action(acts=ACTS)
 def _move(request: HttpRequest, tenant_id: str) -> HttpResponse:
-    held = to_change(request, tenant_id)
-    path = path_to_change(request, held)
+    held, path = to_change(request, tenant_id)
     typed = request.POST.get("to", "")
     try:
         to = _target(held, path, typed)
@@ -129,8 +125,7 @@ def _conditions(replace: str | None) -> Conditions:
 @action(acts=ACTS)
 def _upload_form(request: HttpRequest, tenant_id: str) -> HttpResponse:
     """Files of a form, for browsers without scripts: together as long as a body may be."""
-    held = to_change(request, tenant_id)
-    directory = path_to_change(request, held)
+    held, directory = to_change(request, tenant_id)
     files = request.FILES.getlist("file")
     if not files:
         raise Invalid(FieldError("/file", "Choose a file first.", "required"))
@@ -156,8 +151,7 @@ def _why(error: BoilerhouseError) -> str:
 @script(Role.OPERATOR)
 def _upload_body(request: HttpRequest, tenant_id: str) -> HttpResponse:
     """One file, which is the request's body and goes to the container while it arrives."""
-    held = to_change(request, tenant_id)
-    path = path_to_change(request, held)
+    held, path = to_change(request, tenant_id)
     conditions = _conditions(request.GET.get("replace"))
     done = file_transfers.receive(request, held, partial(file_transfers.begin, held, path, conditions=conditions))
     if isinstance(done, Receiving):

@@ -10,13 +10,12 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
 
 from boilerhouse.core.errors import BoilerhouseError, NotFound
-from boilerhouse.core.models import Role
 from boilerhouse.dashboard import file_paths, file_texts, file_transfers
-from boilerhouse.dashboard.access import action, form_page, page, slow
-from boilerhouse.dashboard.file_sources import path_to_change, to_change
+from boilerhouse.dashboard.access import action, form_page, slow
+from boilerhouse.dashboard.file_sources import to_change
 from boilerhouse.dashboard.file_texts import Text
 from boilerhouse.dashboard.pages.file_changes import ACTS
-from boilerhouse.dashboard.pages.files import of_file
+from boilerhouse.dashboard.pages.files import file_page
 from boilerhouse.web import node_calls
 from boilerhouse.web.problems import status_of
 from pools.file_errors import FileChanged, FileDenied, FileExists, FileMissing
@@ -123,12 +122,10 @@ def _back(place: Place, *, is_new: bool) -> tuple[str, str, bytes]:
     return "tenant-file", place.tenant_id, place.path
 
 
-@page(Role.OPERATOR)
-@of_file
+@file_page
 def _show(request: HttpRequest, tenant_id: str) -> HttpResponse:
     """A file that is there, or one that will be: ``path`` and, for a new one in this directory, ``name``."""
-    held = to_change(request, tenant_id)
-    path = path_to_change(request, held)
+    held, path = to_change(request, tenant_id)
     if name := request.GET.get("name", ""):
         path = file_paths.inside(path, name.encode(errors="replace"))
         return HttpResponseRedirect(file_paths.url("tenant-file-edit", tenant_id, path))
@@ -142,8 +139,7 @@ def _submit(request: HttpRequest, tenant_id: str) -> HttpResponse:
     draft, do = Draft.of(request), request.POST.get("do", "check")
     place = Place(tenant_id, request.POST.get("generation", ""), file_paths.of_request(request))
     try:
-        held = to_change(request, tenant_id)
-        path = path_to_change(request, held)
+        held, path = to_change(request, tenant_id)
         if why_not := file_texts.why_not_sent(draft.text, len(draft.content)):
             raise FileDenied(why_not)
         if do == "save":

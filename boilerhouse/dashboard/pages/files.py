@@ -10,7 +10,7 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
 
-from boilerhouse.core.errors import BoilerhouseError, NotFound
+from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.core.models import Role
 from boilerhouse.dashboard import file_listing, file_paths, file_sources, file_texts, file_transfers
 from boilerhouse.dashboard.access import page, slow
@@ -69,9 +69,10 @@ def refuse(request: HttpRequest, tenant_id: str, path: bytes, error: Boilerhouse
 View = Callable[..., HttpResponse]
 
 
-def of_file(view: View) -> View:
-    """A page of a file: it says itself what prevents it from being shown. A tenant that never was is 404."""
+def file_page(view: View) -> View:
+    """A page of a file, for operators. What prevents it from being shown is on the page; an unknown tenant is 404."""
 
+    @page(Role.OPERATOR)
     @wraps(view)
     def shows(request: HttpRequest, tenant_id: str) -> HttpResponse:
         file_sources.check_tenant(tenant_id)
@@ -83,22 +84,13 @@ def of_file(view: View) -> View:
     return shows
 
 
-def _path_of(request: HttpRequest, source: Source) -> bytes:
-    """Raises BadPath, NotFound without a path."""
-    path = file_paths.of_request(request)
-    if not path:
-        raise NotFound("The address names no file.")
-    return source.whole(path)
-
-
 def _no_store(answer: HttpResponse) -> HttpResponse:
     answer["Cache-Control"] = "no-store"
     return answer
 
 
 @slow
-@page(Role.OPERATOR)
-@of_file
+@file_page
 def browse(request: HttpRequest, tenant_id: str) -> HttpResponse:
     """A directory. The address of a file, or of a link to one, leads to its page."""
     source = file_sources.of_tenant(tenant_id)
@@ -118,12 +110,10 @@ def browse(request: HttpRequest, tenant_id: str) -> HttpResponse:
 
 
 @slow
-@page(Role.OPERATOR)
-@of_file
+@file_page
 def view(request: HttpRequest, tenant_id: str) -> HttpResponse:
     """A file: its beginning as text, or that it is binary."""
-    source = file_sources.of_tenant(tenant_id)
-    path = _path_of(request, source)
+    source, path = file_sources.to_read(request, tenant_id)
     try:
         link, info, data = _begin(request, source, path)
     except IsDirectory:
@@ -157,11 +147,9 @@ def _begin(request: HttpRequest, source: Source, path: bytes) -> tuple[FileInfo 
 
 
 @slow
-@page(Role.OPERATOR)
-@of_file
+@file_page
 def download(request: HttpRequest, tenant_id: str) -> HttpResponse:
-    source = file_sources.of_tenant(tenant_id)
-    path = _path_of(request, source)
+    source, path = file_sources.to_read(request, tenant_id)
     source.note("file_read", path)
     if source.held is not None:
         return file_transfers.send_file(request, source.held, path)
@@ -170,12 +158,10 @@ def download(request: HttpRequest, tenant_id: str) -> HttpResponse:
 
 
 @slow
-@page(Role.OPERATOR)
-@of_file
+@file_page
 def archive(request: HttpRequest, tenant_id: str) -> HttpResponse:
     """A directory with all that is in it, as a tar archive."""
-    source = file_sources.of_tenant(tenant_id)
-    path = _path_of(request, source)
+    source, path = file_sources.to_read(request, tenant_id)
     if source.held is None:
         raise FileDenied("Saved files are downloaded one by one.")
     source.note("file_read", path)
