@@ -15,7 +15,8 @@ from boilerhouse.core.models import Role
 from boilerhouse.dashboard import file_paths
 from boilerhouse.dashboard.access import signed_in
 from boilerhouse.process import budgets
-from boilerhouse.web.receiving import Receiving, received
+from boilerhouse.web import receiving
+from boilerhouse.web.receiving import Receiving
 from boilerhouse.web.streaming import Stream, Writer
 from pools.file_errors import FilesLost
 from pools.guest.file_frames import FileInfo
@@ -54,11 +55,7 @@ async def _look(person: _Person) -> None:
         raise FilesLost(MUST_END)
 
 
-def owners_of(request: HttpRequest, held: HeldFiles) -> tuple[budgets.Owner, ...]:
-    return _readers(request, held.tenant_id)
-
-
-def _readers(request: HttpRequest, tenant_id: str) -> tuple[budgets.Owner, ...]:
+def _owners(request: HttpRequest, tenant_id: str) -> tuple[budgets.Owner, ...]:
     return budgets.user(request.user.get_username()), budgets.tenant(tenant_id)
 
 
@@ -95,7 +92,7 @@ def read_saved(request: HttpRequest, file: OpenSaved, limit: int) -> tuple[FileI
     """A file of the saved state; without its content if that is longer. Raises what reading it raises, and TooMany."""
     if file.info.size > limit:
         return file.info, b""
-    with budgets.saved_files.enter(*_readers(request, file.tenant_id), amount=file.info.size):
+    with budgets.saved_files.enter(*_owners(request, file.tenant_id), amount=file.info.size):
         return file.info, file.read()
 
 
@@ -104,7 +101,7 @@ def send_saved(request: HttpRequest, file: OpenSaved, path: bytes) -> HttpRespon
     headers, length = _headers(file_paths.name_of(path)), file.info.size
     if request.method == "HEAD":
         return HttpResponse(content_type=BINARY, headers={**headers, "Content-Length": str(length)})
-    hold = budgets.saved_files.enter(*_readers(request, file.tenant_id), amount=length)
+    hold = budgets.saved_files.enter(*_owners(request, file.tenant_id), amount=length)
     with hold.kept():
         content = file.read()
     person = _Person(request.user, request.session.session_key, file.tenant_id, None)
@@ -115,9 +112,7 @@ def send_saved(request: HttpRequest, file: OpenSaved, path: bytes) -> HttpRespon
                 await _look(person)
             await writer.write(content[start : start + SMALL_BYTES])
 
-    stream = Stream(run, BINARY, is_whole=True, length=length)
-    for name, value in headers.items():
-        stream[name] = value
+    stream = Stream(run, BINARY, is_whole=True, length=length, headers=headers)
     stream.when_closed(hold.release)
     return stream
 
@@ -139,7 +134,7 @@ def _stream(
     headers: dict[str, str],
     length: int | None,
 ) -> Stream:
-    hold = budgets.transfers.enter(*owners_of(request, held))
+    hold = budgets.transfers.enter(*_owners(request, held.tenant_id))
     look = partial(_look, _Person.of(request, held))
 
     async def run(writer: Writer) -> None:
@@ -150,9 +145,7 @@ def _stream(
                 looked = time.monotonic()
                 await look()
 
-    stream = Stream(run, kind, is_whole=True, length=length)
-    for name, value in headers.items():
-        stream[name] = value
+    stream = Stream(run, kind, is_whole=True, length=length, headers=headers)
     stream.when_closed(close)
     stream.when_closed(hold.release)
     return stream
@@ -169,46 +162,18 @@ def begin(held: HeldFiles, path: bytes, size: int, conditions: Conditions) -> Up
     return upload
 
 
-def write(held: HeldFiles, path: bytes, data: bytes, conditions: Conditions) -> FileInfo:
+def write(held: HeldFiles, path: bytes, data: bytes, conditions: Conditions) -> None:
     """Write a whole file. Raises FileChanged if the conditions do not hold, and other errors of files."""
     upload = begin(held, path, len(data), conditions)
     try:
         upload.write(data)
-        done = upload.finish()
+        upload.finish()
     finally:
         upload.close()
-    assert isinstance(done, FileInfo)
-    return done
 
 
 def receive(request: HttpRequest, held: HeldFiles, start: Callable[[int], Upload]) -> FileInfo | Receiving:
-    """The file that the request's body has become; a body that is on its way goes into ``start(size)`` first, and then
-    the view runs again, which is authorised anew. Until then, the user and the claim are looked at each second.
-
-    Raises what the upload raises.
-    """
-    body = received(request)
-    if body is not None:
-        if body.failure is not None:
-            raise body.failure
-        done = body.state.finish()
-        assert isinstance(done, FileInfo)
-        return done
-    upload = start(_length(request))
-    if getattr(request, "scope", {}).get("boilerhouse.body") is not None:
-        receiving = Receiving(upload.awrite, upload.close, partial(_look, _Person.of(request, held)))
-        receiving.state = upload
-        return receiving
-    try:
-        upload.write(request.body)
-        done = upload.finish()
-    finally:
-        upload.close()
-    assert isinstance(done, FileInfo)
+    """``receiving.receive`` of one file, for as long as the user may and the tenant holds the container."""
+    done = receiving.receive(request, start, partial(_look, _Person.of(request, held)))
+    assert isinstance(done, FileInfo | Receiving)
     return done
-
-
-def _length(request: HttpRequest) -> int:
-    """What the client says of the body's length; 0 if nothing."""
-    text = request.headers.get("Content-Length") or ""
-    return int(text) if text.isdecimal() and len(text) < 20 else 0

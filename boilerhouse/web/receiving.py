@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Protocol, TypeVar
+
+from django.http import HttpRequest
 
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.web.body_streams import BodyStream
@@ -41,6 +43,53 @@ class Receiving(Waiting):
                 await self._write(data)
         except BoilerhouseError as error:
             self.failure = error
+
+
+Result_co = TypeVar("Result_co", covariant=True)
+
+
+class Upload(Protocol[Result_co]):
+    """Where a body goes."""
+
+    def write(self, data: bytes) -> None: ...
+
+    async def awrite(self, data: bytes) -> None: ...
+
+    def finish(self) -> Result_co: ...
+
+    def close(self) -> None: ...
+
+
+def receive(
+    request: HttpRequest, begin: Callable[[int], Upload[Result_co]], look: Callable[[], Awaitable[None]]
+) -> Result_co | Receiving:
+    """What came of the upload that ``begin(size)`` begins; a long body goes there first, and then the view runs again.
+
+    The last step, which gives a file its name, happens in a request that was authorised anew; until then ``look`` is
+    called about each second. Raises what the upload raises.
+    """
+    body = received(request)
+    if body is not None:
+        if body.failure is not None:
+            raise body.failure
+        finished: Result_co = body.state.finish()
+        return finished
+    upload = begin(_length(request))
+    if getattr(request, "scope", {}).get("boilerhouse.body") is not None:
+        receiving = Receiving(upload.awrite, upload.close, look)
+        receiving.state = upload
+        return receiving
+    try:
+        upload.write(request.body)
+        return upload.finish()
+    finally:
+        upload.close()
+
+
+def _length(request: HttpRequest) -> int:
+    """The length of the body as the client states it; 0 if it does not."""
+    text = request.headers.get("Content-Length") or ""
+    return int(text) if text.isdecimal() and len(text) < 20 else 0
 
 
 def received(request: Any) -> Receiving | None:

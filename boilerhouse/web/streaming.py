@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from typing import Any, Protocol
 
 import structlog
@@ -144,8 +144,10 @@ class Stream(HttpResponse):
         *,
         is_whole: bool = False,
         length: int | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(content_type=content_type, headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        own = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        super().__init__(content_type=content_type, headers={**own, **(headers or {})})
         self.run, self.is_whole, self.length = run, is_whole, length
 
     def when_closed(self, act: Callable[[], None]) -> None:

@@ -18,7 +18,7 @@ from rest_framework.exceptions import UnsupportedMediaType
 from boilerhouse.core import api_keys
 from boilerhouse.core.errors import BoilerhouseError
 from boilerhouse.process import budgets
-from boilerhouse.web.receiving import Receiving, received
+from boilerhouse.web.receiving import Receiving, receive
 from boilerhouse.web.streaming import Stream, Writer
 from pools.file_errors import FilesLost
 from pools.guest.file_frames import FileInfo
@@ -174,10 +174,8 @@ def _stream(
     length: int | None,
     *at_end: Callable[[], None],
 ) -> Stream:
-    stream = Stream(run, kind, is_whole=True, length=length)
+    stream = Stream(run, kind, is_whole=True, length=length, headers=headers)
     stream.status_code = status
-    for name, value in headers.items():
-        stream[name] = value
     for work in at_end:
         stream.when_closed(work)
     return stream
@@ -235,30 +233,5 @@ def watch(
 
 
 def upload(request: Any, begin: Callable[[int], Upload], held: HeldFiles, key_id: str) -> FileInfo | int | Receiving:
-    """What came of the upload that ``begin(size)`` begins; a long body goes there first, and then the view runs again.
-
-    The last step, which gives a file its name, happens in a request that was authorised anew; until then the key and
-    the claim are looked at each second. Raises what the upload raises.
-    """
-    body = received(request._request)
-    if body is not None:
-        if body.failure is not None:
-            raise body.failure
-        finished: FileInfo | int = body.state.finish()
-        return finished
-    begun = begin(_length(request))
-    if getattr(request._request, "scope", {}).get("boilerhouse.body") is not None:
-        receiving = Receiving(begun.awrite, begun.close, partial(_look, key_id, held))
-        receiving.state = begun
-        return receiving
-    try:
-        begun.write(request._request.body)
-        return begun.finish()
-    finally:
-        begun.close()
-
-
-def _length(request: Any) -> int:
-    """What the client says of the body's length; 0 if nothing."""
-    text = request.headers.get("Content-Length") or ""
-    return int(text) if text.isdecimal() and len(text) < 20 else 0
+    """``receive``, for as long as the key lives and the tenant holds the container."""
+    return receive(request._request, begin, partial(_look, key_id, held))
