@@ -1,4 +1,4 @@
-"""A directory as a table: directories first, or by what its reader chose."""
+"""A directory as a table: directories first, or in the order that its reader chose."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from operator import attrgetter
 
+from django.core.paginator import Paginator
 from django.http import HttpRequest
 
 from boilerhouse.dashboard import file_paths
@@ -24,6 +26,7 @@ _KINDS = {
     "directory": stat.S_IFDIR, "symlink": stat.S_IFLNK, "fifo": stat.S_IFIFO, "socket": stat.S_IFSOCK,
     "device": stat.S_IFCHR,
 }  # fmt: skip
+SORTS = {"name": attrgetter("path"), "size": attrgetter("size"), "changed": attrgetter("info.mtime_ns")}
 ICONS = {"directory": "i-folder", "symlink": "i-link", "file": "i-file"}
 
 
@@ -61,7 +64,8 @@ class FileRow:
 
     @property
     def mode(self) -> str:
-        return mode_of(self.info)
+        """``-rw-r--r--``."""
+        return stat.filemode(self.info.mode | _KINDS.get(self.type, stat.S_IFREG))
 
     @property
     def octal(self) -> str:
@@ -69,8 +73,11 @@ class FileRow:
 
     @property
     def changed_at(self) -> datetime | None:
-        """None for a directory of the saved state, of which no time is kept."""
-        return None if self.is_saved and not self.info.mtime_ns else time_of(self.info)
+        """None for a directory of the saved state, for which no time is stored."""
+        if self.is_saved and not self.info.mtime_ns:
+            return None
+        first, last = _YEARS_S
+        return _EPOCH + timedelta(seconds=min(max(self.info.mtime_ns // 10**9, first), last))
 
     @property
     def target(self) -> str:
@@ -79,7 +86,7 @@ class FileRow:
 
     @property
     def url(self) -> str:
-        """Its page; empty for what has no content, such as a socket."""
+        """Its page; empty for a file without content to show, such as a socket."""
         routes = {"file": "tenant-file", "directory": "tenant-files", "symlink": "tenant-files"}
         route = None if self.is_saved and self.type == "symlink" else routes.get(self.type)
         return file_paths.url(route, self.tenant_id, self.path) if route else ""
@@ -95,33 +102,17 @@ class FileRow:
         return file_paths.url("tenant-file-move", self.tenant_id, self.path)
 
 
-class FileOrder(TableOrder):
-    """Another order begins at its first page."""
-
-    def sort_url(self, name: str) -> str:
-        query = self._query.copy()
-        query.pop("page", None)
-        query["sort"] = f"-{name}" if self.sort == name else name
-        return f"?{query.urlencode()}"
-
-
 @dataclass(frozen=True, slots=True)
 class Directory:
     """What the page of a directory shows. ``older`` and ``newer`` are the names that components of lists use."""
 
     rows: Sequence[FileRow]
-    order: FileOrder
+    order: TableOrder
     shown: str
     newer: str
     older: str
     more: str
     """The address of the names after those that were read; empty if there are none."""
-
-    def direction(self, name: str) -> str:
-        return self.order.direction(name)
-
-    def sort_url(self, name: str) -> str:
-        return self.order.sort_url(name)
 
 
 def read(request: HttpRequest, source: Source, path: bytes) -> Directory:
@@ -130,16 +121,14 @@ def read(request: HttpRequest, source: Source, path: bytes) -> Directory:
     entries, has_more = _entries(source, path, after)
     base = path.rstrip(b"/") + b"/"
     rows = [FileRow(source.tenant_id, base + entry.path, entry.info, source.is_saved) for entry in entries]
-    order = FileOrder(request, {"name": _by_name, "size": _by_size, "changed": _by_time})
+    order = TableOrder(request, SORTS)
     rows = order.of(sorted(rows, key=lambda row: (not row.is_directory, row.path)))
-    page, pages = _page(request, len(rows)), max(1, -(-len(rows) // ROWS))
-    page = min(page, pages)
-    part = rows[(page - 1) * ROWS : page * ROWS]
-    first = (page - 1) * ROWS
+    number = request.GET.get("page", "1")
+    page = Paginator(rows, ROWS).get_page(number if number.isascii() else 1)
     return Directory(
-        part, order, f"{first + bool(part)} to {first + len(part)} of {len(rows)}",
-        newer=_with(request, page=page - 1) if page > 1 else "",
-        older=_with(request, page=page + 1) if page < pages else "",
+        list(page), order, f"{page.start_index()} to {page.end_index()} of {len(rows)}",
+        newer=_with(request, page=page.previous_page_number()) if page.has_previous() else "",
+        older=_with(request, page=page.next_page_number()) if page.has_next() else "",
         more=_with(request, after=file_paths.spelled(entries[-1].path), page=None) if has_more else "",
     )  # fmt: skip
 
@@ -155,23 +144,6 @@ def _entries(source: Source, path: bytes, after: bytes) -> tuple[list[Entry], bo
     return entries, has_more
 
 
-def _by_name(row: FileRow) -> bytes:
-    return row.path
-
-
-def _by_size(row: FileRow) -> int | None:
-    return row.size
-
-
-def _by_time(row: FileRow) -> int:
-    return row.info.mtime_ns
-
-
-def _page(request: HttpRequest, count: int) -> int:
-    text = request.GET.get("page", "1")
-    return min(max(1, int(text)), count + 1) if text.isascii() and text.isdecimal() and len(text) < 10 else 1
-
-
 def _with(request: HttpRequest, **values: object) -> str:
     query = request.GET.copy()
     for name, value in values.items():
@@ -179,13 +151,3 @@ def _with(request: HttpRequest, **values: object) -> str:
         if value is not None:
             query[name] = str(value)
     return f"?{query.urlencode()}"
-
-
-def mode_of(info: FileInfo) -> str:
-    """``-rw-r--r--``."""
-    return stat.filemode(info.mode | _KINDS.get(info.type, stat.S_IFREG))
-
-
-def time_of(info: FileInfo) -> datetime:
-    first, last = _YEARS_S
-    return _EPOCH + timedelta(seconds=min(max(info.mtime_ns // 10**9, first), last))

@@ -26,7 +26,9 @@ class TableOrder:
         return filled + [row for row in rows if key(row) is None]
 
     def sort_url(self, name: str) -> str:
+        """Another order begins at its first page."""
         query = self._query.copy()
+        query.pop("page", None)
         query["sort"] = f"-{name}" if self.sort == name else name
         return f"?{query.urlencode()}"
 
