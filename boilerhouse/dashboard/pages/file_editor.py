@@ -39,10 +39,9 @@ def _now(held: HeldFiles, path: bytes) -> Version:
     except FileMissing:
         return Version("", Text(""))
     try:
-        is_whole = file.info.size <= file_texts.VIEWED
-        data = file.read(0, file.info.size) if is_whole and file.info.size else b""
-        if not is_whole:
+        if file.info.size > file_texts.VIEWED:
             raise FileDenied(file_texts.TOO_LONG)
+        data = file.read(0, file.info.size) if file.info.size else b""
     finally:
         file.close()
     text = file_texts.read(data, is_whole=True)
