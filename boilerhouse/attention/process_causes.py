@@ -26,8 +26,7 @@ def present() -> list[Cause]:
 
 
 def _nodes() -> list[Cause]:
-    """Nodes that are lost or without a worker, and those whose engine is down: one query finds all, because each page
-    asks."""
+    """Nodes that are lost, without a worker or fence, or whose engine is down. One query, because each page asks."""
     silent = ExpressionWrapper(without_heartbeat(), output_field=BooleanField())
     engine_down = Q(state=NodeState.ACTIVE) & ~Q(engine_error="")
     lost = Q(state=NodeState.LOST)
@@ -39,22 +38,21 @@ def _nodes() -> list[Cause]:
     )
     fallen = [node for node in rows if node.is_silent]  # type: ignore[attr-defined]
     waiting = nodes.waiting_tasks() if fallen else {}
-    engines = _engines([node for node in rows if node.state == NodeState.ACTIVE and node.engine_error])
-    engines += [_unfenced(node) for node in rows if node.is_unfenced]  # type: ignore[attr-defined]
-    return [*map(_lost, filter(_is_lost, rows)), *(_silent(node, waiting.get(node.pk, 0)) for node in fallen), *engines]
+    return [
+        *(_lost(node) for node in rows if node.is_lost),
+        *(_silent(node, waiting.get(node.pk, 0)) for node in fallen),
+        *_engines([node for node in rows if node.state == NodeState.ACTIVE and node.engine_error]),
+        *(_unfenced(node) for node in rows if node.is_unfenced),  # type: ignore[attr-defined]
+    ]
 
 
 def _unfenced(node: Node) -> Cause:
     return Cause(
         key=f"fence:{node.pk}", kind=Kind.NODE_LOST, severity=Severity.WARNING, what="Node {} has no fence any more",
-        thing=Thing.NODE, subject=node.pk, why="Its worker is alive, but run_fence has stopped to renew the lease.",
+        thing=Thing.NODE, subject=node.pk, why="Its worker is alive, but run_fence has stopped renewing the lease.",
         effect="If the node is cut off now, its tenants cannot claim elsewhere before an operator declares it lost.",
         since=node.leased_at or clock.now(),
     )  # fmt: skip
-
-
-def _is_lost(node: Node) -> bool:
-    return node.is_lost
 
 
 def _lost(node: Node) -> Cause:
@@ -130,7 +128,7 @@ def _steps() -> list[Cause]:
 
 
 def _backups() -> list[Cause]:
-    """None unless a limit is set: backups by other means, such as of the database, cannot be seen here (ADR 82)."""
+    """None unless a limit is set: backups by other means, such as the database's own, cannot be seen here (ADR 82)."""
     longest = int(settings.BOILERHOUSE_BACKUP_MAX_AGE_S)
     row = Deployment.objects.first() if longest else None
     if row is None:
@@ -145,7 +143,7 @@ def _backups() -> list[Cause]:
             key="backup", kind=Kind.BACKUP_MISSING, severity=Severity.WARNING, what="{} has no recent backup",
             thing=Thing.DEPLOYMENT, subject="This deployment",
             why=f"{state} There should be one every {age(longest)} (BOILERHOUSE_BACKUP_MAX_AGE_S).",
-            effect="If the database were lost, workloads, pools and what is known of tenants would be lost with it.",
+            effect="If the database were lost, workloads, pools and the records of tenants would be lost with it.",
             since=due_at,
         )
     ]  # fmt: skip
