@@ -361,13 +361,11 @@ def sentence(event: Event) -> SafeString:
         case "node.silent":
             parts = ["Node ", _mono(payload.get("node")), " has no running worker; its work waits"]
         case "node.lost":
-            why = f": {payload['reason']}" if payload.get("reason") else ""
-            parts = ["Node ", _mono(payload.get("node")), f" was declared lost{why}"]
+            parts = ["Node ", _mono(payload.get("node")), f" was declared lost{_why(payload)}"]
         case "node.draining":
-            why = f": {payload['reason']}" if payload.get("reason") else ""
-            parts = ["Node ", _mono(payload.get("node")), f" is drained{why}"]
+            parts = ["Node ", _mono(payload.get("node")), f" is draining{_why(payload)}"]
         case "node.drained":
-            parts = ["Node ", _mono(payload.get("node")), " has no container any more"]
+            parts = ["Node ", _mono(payload.get("node")), " is drained: it has no containers"]
         case "node.removed":
             parts = ["Node ", _mono(payload.get("node")), " was removed"]
         case "node.thawed":
@@ -375,8 +373,7 @@ def sentence(event: Event) -> SafeString:
         case "node.returned":
             parts = ["Node ", _mono(payload.get("node")), " is back"]
         case "node.cordoned":
-            why = f": {payload['reason']}" if payload.get("reason") else ""
-            parts = ["Node ", _mono(payload.get("node")), f" gets no new containers{why}"]
+            parts = ["Node ", _mono(payload.get("node")), f" gets no new containers{_why(payload)}"]
         case "node.uncordoned":
             parts = ["Node ", _mono(payload.get("node")), " gets new containers again"]
         case "node.joined":
@@ -384,6 +381,10 @@ def sentence(event: Event) -> SafeString:
         case _:
             parts = [event.type]
     return format_html_join("", "{}", ((part,) for part in parts))
+
+
+def _why(payload: dict[str, Any]) -> str:
+    return f": {payload['reason']}" if payload.get("reason") else ""
 
 
 def _last_saved(payload: dict[str, Any]) -> str:
@@ -394,7 +395,7 @@ REASONS = {
     "idle": "it was inactive for longer than its pool allows", "container_died": "the container died",
     "unhealthy": "the container was unhealthy", "pool_deleted": "the pool is being deleted",
     "disk": "it used too much disk", "expired": "its time to live had passed",
-    "node_lost": "its node was lost", "node_drained": "its node is drained",
+    "node_lost": "its node was lost", "node_drained": "its node was drained",
 }  # fmt: skip
 
 
