@@ -1,7 +1,7 @@
 """Take the pictures of docs/screenshots from demo data, light and dark, wide and narrow.
 
 usage: screenshots.py [PAGE …]                 only these pages; the others stay
-       screenshots.py --into DIRECTORY [PAGE …]  every page, in both themes and widths, to be looked at
+       screenshots.py --into DIRECTORY [PAGE …]  every page, in both themes and widths, for a review
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ PAGES = {
     "search": "/search?q=notes", "settings": "/settings/", "settings-keys": "/settings/keys/",
     "settings-changes": "/settings/changes/", "usage": "/usage/",
 }  # fmt: skip
-"""What docs/screenshots holds, with the first of ``LINKED``."""
+"""The pages of docs/screenshots, besides ``container``."""
 OTHERS = {
     "pool-timeline": "/pools/notes/?tab=timeline", "pool-new": "/pools/new", "claim": "/pools/notes/claim",
     "containers": "/containers/", "tenant-released": "/tenants/globex-009/", "sync-specs": "/sync/specs/",
@@ -79,22 +79,20 @@ def _take(link: str, into: Path | None, wanted: list[str]) -> None:
     directory = into or PICTURES
     directory.mkdir(parents=True, exist_ok=True)
     base = link.partition("/login/")[0]
+    names = set(wanted) or ({*PAGES, *OTHERS, *LINKED, *SIGNED_OUT} if into else {*PAGES, "container"})
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=CHROMIUM)
         page = browser.new_page(reduced_motion="reduce")
-        for name, path in SIGNED_OUT.items():
-            if name in wanted or (into and not wanted):
-                page.goto(base + path, timeout=60_000)
-                _pictures(page, base + path, directory, name, is_whole=into is not None)
+        for name in names & SIGNED_OUT.keys():
+            page.goto(base + SIGNED_OUT[name], timeout=60_000)
+            _pictures(page, base + SIGNED_OUT[name], directory, name, is_whole=into is not None)
         page.goto(link, timeout=60_000)  # the connection waits until the web process has started
-        paths = {**PAGES, **OTHERS} if into or wanted else PAGES
-        links = LINKED if into or wanted else {"container": LINKED["container"]}
-        paths = {name: path for name, path in paths.items() if not wanted or name in wanted}
-        for name, (place, begin) in links.items():
-            if not wanted or name in wanted:
-                page.goto(base + place)
-                own = page.locator(f'#main td a[href^="{begin}"], #main dd a[href^="{begin}"]')
-                paths[name] = own.first.get_attribute("href") or ""
+        paths = {name: path for name, path in {**PAGES, **OTHERS}.items() if name in names}
+        for name in names & LINKED.keys():
+            place, begin = LINKED[name]
+            page.goto(base + place)
+            own = page.locator(f'#main td a[href^="{begin}"], #main dd a[href^="{begin}"]')
+            paths[name] = own.first.get_attribute("href") or ""
         for name, path in sorted(paths.items()):
             _pictures(page, base + path, directory, name, is_whole=into is not None)
         browser.close()
