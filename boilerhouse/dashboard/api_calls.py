@@ -67,8 +67,7 @@ def claim(tenant_id: str, pool_id: str, config: dict[str, Any] | None) -> ApiCal
 
 
 def unmute(cause_id: str) -> ApiCall:
-    path = f"causes/{cause_id}/mute"
-    return ApiCall("DELETE", path, f'client.call("DELETE", {path!r})')
+    return ApiCall("DELETE", f"causes/{cause_id}/mute", f"client.causes.unmute({cause_id!r})")
 
 
 # The call of each action that asks, by the name of its URL -----------------------------------------------------
