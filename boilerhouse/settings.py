@@ -53,7 +53,7 @@ BOILERHOUSE_ALLOWED_NOTIFICATION_HOSTS: list[str] = env.list(
 """Hosts with internal addresses to which notifications may go, in the syntax of NO_PROXY (ADR 70)."""
 BOILERHOUSE_BACKUP_MAX_AGE_S = env.int("BOILERHOUSE_BACKUP_MAX_AGE_S", 0)
 BOILERHOUSE_NOTIFICATION_HOLD_S = env.float("BOILERHOUSE_NOTIFICATION_HOLD_S", 60)
-"""How long a cause must be present before it is told, and absent before it counts as resolved."""
+"""How long a cause must be present before a notification is sent, and absent before it counts as resolved."""
 BOILERHOUSE_NOTIFICATION_DEADLINE_S = env.int("BOILERHOUSE_NOTIFICATION_DEADLINE_S", 24 * 3600)
 """How long a delivery is tried."""
 BOILERHOUSE_NOTIFICATION_DISABLE_AFTER_S = env.int("BOILERHOUSE_NOTIFICATION_DISABLE_AFTER_S", 5 * 86400)

@@ -176,9 +176,9 @@ def action(
 
 
 def script(least: Role = Role.OPERATOR) -> Callable[[View], View]:
-    """A request of a page's script, which reads why it was refused: an error is JSON with its words.
+    """A view for the script of a page: an error is JSON with ``detail`` and ``code``, which the script shows.
 
-    Who is signed out is not led to the login page, which would look like success.
+    A signed-out user gets 401. The script would follow a redirect to the login page and take it for success.
     """
 
     def decorate(view: View) -> View:

@@ -265,7 +265,7 @@ def delete_registry_credential(_request: HttpRequest, registry_credential_id: st
 
 
 def drain_node(_request: HttpRequest, node_id: str) -> Question:
-    """By how many tenants lose their containers."""
+    """Says how many tenants lose their containers."""
     node = node_changes.find(node_id)
     live = Assignment.objects.filter(container__node=node, state=AssignmentState.ASSIGNED).count()
     text = (
@@ -276,7 +276,7 @@ def drain_node(_request: HttpRequest, node_id: str) -> Question:
 
 
 def declare_node_lost(_request: HttpRequest, node_id: str) -> Question:
-    """By how many tenants lose what they have not saved."""
+    """Says how many tenants lose what they have not saved."""
     node = node_changes.find(node_id)
     live = Assignment.objects.live().filter(container__node=node, was_assigned=True).count()
     holders = (

@@ -21,7 +21,7 @@ READ = 5000
 ROWS = 200
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _YEARS_S = (-62_135_596_800, 253_402_300_799)
-"""The years 1 to 9999, whatever time the tenant gave a file."""
+"""The years 1 to 9999, which a datetime can hold. A tenant may give a file any time."""
 _KINDS = {
     "directory": stat.S_IFDIR, "symlink": stat.S_IFLNK, "fifo": stat.S_IFIFO, "socket": stat.S_IFSOCK,
     "device": stat.S_IFCHR,
@@ -36,7 +36,7 @@ class FileRow:
     path: bytes
     info: FileInfo
     is_saved: bool = False
-    """Whether it is in the saved state: links are not followed there, and nothing is changed."""
+    """Whether it is in the saved state, where links are not followed and nothing can be changed."""
 
     @property
     def name(self) -> str:
@@ -81,7 +81,7 @@ class FileRow:
 
     @property
     def target(self) -> str:
-        """Where a link leads, as the link says it; nothing follows it to show the list."""
+        """The target as the link spells it. The list does not follow links."""
         return file_paths.shown(self.info.target) if self.type == "symlink" else ""
 
     @property

@@ -27,7 +27,7 @@ def spelled(path: bytes) -> str:
 
 
 def of_request(request: HttpRequest, name: str = "path") -> bytes:
-    """The path that the form or the address says; empty without one. Raises BadPath."""
+    """The path that the form or the address names; empty without one. Raises BadPath."""
     text = request.POST.get(name) or request.GET.get(name, "")
     path = unquote_to_bytes(text)
     if b"\0" in path:
@@ -43,7 +43,7 @@ def named(request: HttpRequest) -> bytes:
 
 
 def shown(path: bytes) -> str:
-    r"""The path for people, in one line: what is no UTF-8 and what a terminal or browser would act on as ``\x1b``."""
+    r"""The path for people, in one line: control characters and invalid UTF-8 are escaped, as in ``\x1b``."""
     return one_line(path.decode(errors="backslashreplace"))[:4095]
 
 
@@ -61,7 +61,7 @@ def parent_of(path: bytes) -> bytes:
 
 
 def inside(directory: bytes, name: bytes) -> bytes:
-    """Raises BadPath: what a person types or drops as a name must stay in the directory."""
+    """The path of a name that a person typed or dropped. Raises BadPath if it would leave the directory."""
     if not name or name in (b".", b"..") or b"/" in name or b"\0" in name:
         raise BadPath("a name must not be empty, . or .., or contain / or NUL.")
     return directory.rstrip(b"/") + b"/" + name
@@ -84,5 +84,5 @@ def crumbs(tenant_id: str, path: bytes) -> list[Crumb]:
 
 
 def disposition(name: bytes) -> str:
-    """``Content-Disposition`` of a download: never shown in the browser, whatever is in it."""
+    """``Content-Disposition`` of a download: the browser saves the file and never shows it."""
     return f"attachment; filename*=UTF-8''{quote(name)}"

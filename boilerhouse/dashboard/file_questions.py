@@ -1,4 +1,4 @@
-"""What is asked before a file or directory of a tenant is removed: the more goes, the more must be typed."""
+"""The question before a tenant's file or directory is deleted. A directory with many names wants its name typed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pools.guest.files import MAX_DEPTH, MAX_ENTRIES
 from tenants.files import HeldFiles
 
 COUNTED = 10_000
-"""Names below a directory that are counted; beyond, the question says that there are more."""
+"""Names below a directory that are counted; beyond them, the question says ``more than``."""
 _CAN_BE_TYPED = re.compile(r"^[A-Za-z0-9._@+=-]{1,60}\Z")
 
 
@@ -39,7 +39,7 @@ def remove(request: HttpRequest, tenant_id: str) -> Question:
             held.note("file_list", path)
         return _directory(held, path, name, kind, fields)
     what = {"file": f"The file has {size(info.size)}.", "symlink": "Only the link goes, not what it leads to."}
-    text = f"{file_paths.shown(path)} of {tenant_id} is removed now. {what.get(info.type, '')} Nothing keeps a copy."
+    text = f"{file_paths.shown(path)} of {tenant_id} is deleted now. {what.get(info.type, '')} No copy is kept."
     return Question(f"Delete {name}?", " ".join(text.split()), "Delete", kind, fields=fields)
 
 
@@ -47,10 +47,10 @@ def _directory(held: HeldFiles, path: bytes, name: str, kind: str, fields: list[
     content = _count(held, path)
     where = f"{file_paths.shown(path)} of {held.tenant_id}"
     if not content.names:
-        return Question(f"Delete {name}?", f"{where} is empty. It is removed now.", "Delete", kind, fields=fields)
+        return Question(f"Delete {name}?", f"{where} is empty. It is deleted now.", "Delete", kind, fields=fields)
     amount = f"{count(content.names, 'name')}, {size(content.bytes)} in files"
     amount = f"more than {amount}" if content.has_more else amount
-    text = f"{where} is removed now with all that is in it: {amount}. Nothing keeps a copy."
+    text = f"{where} is deleted now with everything in it: {amount}. No copy is kept."
     typed = ""
     if content.names > MANY:
         last = file_paths.name_of(path).decode(errors="replace")

@@ -37,7 +37,7 @@ class OtherClaim(Conflict):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Exactly one of ``held`` and ``saved`` is there."""
+    """Exactly one of ``held`` and ``saved`` is set."""
 
     tenant_id: str
     held: HeldFiles | None = None
@@ -49,7 +49,7 @@ class Source:
 
     @property
     def generation(self) -> int:
-        """Of the claim; 0 if there is none."""
+        """The generation of the claim; 0 if there is none."""
         return self.held.generation if self.held else 0
 
     def whole(self, path: bytes) -> bytes:
@@ -66,7 +66,7 @@ class Source:
         return self.saved.list_directory(path, limit, cursor)
 
     def note(self, action: str, path: bytes) -> None:
-        """Record who looks at what, before it is shown."""
+        """Record the access in the audit log, before anything is shown."""
         if self.held is not None:
             self.held.note(action, path)
         elif self.saved is not None:

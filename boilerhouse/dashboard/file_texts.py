@@ -11,7 +11,7 @@ VIEWED = 256 << 10
 """Bytes of a file that its page shows and its editor takes: encoded for a form, three times as many are below the
 largest body."""
 MAX_COMPARED = 1000
-"""Changed lines on either side that are compared one by one: comparing takes the square of them."""
+"""Changed lines on either side that are compared one by one: the time is quadratic."""
 AROUND = 3
 """Lines around a change that are shown."""
 TOO_LONG = f"Only files of at most {VIEWED >> 10} KiB can be edited here."
@@ -60,7 +60,7 @@ def _why_not(text: str, *, is_whole: bool, is_mixed: bool) -> str:
 def why_not_sent(text: str, length: int) -> str:
     """Why what a form sent cannot be saved, ``length`` bytes long; empty if it can.
 
-    The pages between typing and saving write control characters out, so that they would be saved as words.
+    Pages spell control characters out, so the next save would store their spelling.
     """
     if length > VIEWED:
         return TOO_LONG
@@ -101,7 +101,7 @@ def diff(old: str, new: str) -> list[Line]:
 
 
 def _lines(text: str) -> list[str]:
-    """The lines; the last one says so if nothing ends it."""
+    """The lines. ``UNENDED`` follows the last one if no line feed ends it."""
     lines = plain(text).split("\n")
     last = lines.pop()
     return [*lines, last + UNENDED] if last else lines

@@ -32,7 +32,7 @@ MUST_END = "The user may not do this any more, or the tenant does not hold the c
 
 @dataclass(frozen=True, slots=True)
 class _Person:
-    """Who reads or writes, and in which claim; looked at again while a long file is on its way."""
+    """Who reads or writes, and in which claim. Checked again during a long transfer."""
 
     user: Any
     session_key: str | None
@@ -118,7 +118,7 @@ def send_saved(request: HttpRequest, file: OpenSaved, path: bytes) -> HttpRespon
 
 
 def _headers(name: bytes) -> dict[str, str]:
-    """A browser must not show it as a page, whatever a tenant wrote into it."""
+    """Headers that keep a browser from showing a tenant's content as a page."""
     return {
         "Content-Disposition": file_paths.disposition(name), "X-Content-Type-Options": "nosniff",
         "Cache-Control": "no-store",

@@ -16,13 +16,13 @@ LONGEST = timedelta(days=30)
 
 
 class CauseNotFound(NotFound):
-    """No such cause is present. It may have been cured in the meantime."""
+    """No such cause is present. It may have been resolved in the meantime."""
 
     code = "cause_not_found"
 
 
 def mute(cause_key: str, until: datetime) -> Mute:
-    """Tell nobody of the cause until then. If it is still present then, it is told."""
+    """Send no notifications of the cause until then. If it is still present then, one is sent."""
     key = key_of(cause_key)
     values = {"until": until, "muted_by": context.actor(), "created_at": clock.now()}
     with recording():
@@ -32,7 +32,7 @@ def mute(cause_key: str, until: datetime) -> Mute:
 
 
 def unmute(cause_key: str) -> None:
-    """Tell of it again. Does nothing if it is not muted."""
+    """Send notifications of the cause again. Does nothing if it is not muted."""
     key = key_of(cause_key)
     with recording():
         if Mute.objects.filter(pk=key).delete()[0]:
@@ -45,7 +45,7 @@ def muted() -> dict[str, Mute]:
 
 
 def id_of(cause_key: str) -> str:
-    """The id of a cause in URLs, which its key may not be fit for."""
+    """The id of a cause in URLs; its key may contain any character."""
     return hashlib.sha256(key_of(cause_key).encode()).hexdigest()[:16]
 
 

@@ -1,4 +1,4 @@
-"""What an operator changes in a tenant's files: new directories, uploads, other names, and what is deleted."""
+"""An operator's changes to a tenant's files: new directories, uploads, moves and deletions."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def remove(request: HttpRequest, tenant_id: str) -> HttpResponse:
     return _to_directory(tenant_id, file_paths.parent_of(path))
 
 
-# Another name ------------------------------------------------------------------------------------------------
+# Moves ------------------------------------------------------------------------------------------------------
 
 
 def _move_page(

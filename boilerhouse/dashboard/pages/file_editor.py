@@ -1,4 +1,4 @@
-"""The editor of a small text file: what changes is shown before it is saved, and two editors meet a conflict."""
+"""The editor of a small text file: it shows the changes before it saves them, and detects conflicts."""
 
 from __future__ import annotations
 
@@ -77,8 +77,8 @@ class Draft:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Which file the form edits, and in which claim of the tenant. It is known even if the claim has ended, so that
-    what was typed is not lost."""
+    """Which file the form edits, and in which claim of the tenant. Known even after the claim has ended, so that no
+    typed text is lost."""
 
     tenant_id: str
     generation: str
@@ -160,7 +160,7 @@ def _check(request: HttpRequest, held: HeldFiles, path: bytes, draft: Draft) -> 
 
 
 def _save(request: HttpRequest, held: HeldFiles, path: bytes, draft: Draft) -> HttpResponse:
-    """The agent compares the ETag when the file gets its name: who saves second meets a conflict."""
+    """The agent compares the ETag when the file gets its name: the second of two saves is a conflict."""
     try:
         file_transfers.write(held, path, draft.content, draft.conditions)
     except (FileChanged, FileExists):
@@ -170,7 +170,7 @@ def _save(request: HttpRequest, held: HeldFiles, path: bytes, draft: Draft) -> H
 
 
 def _conflict(request: HttpRequest, held: HeldFiles, path: bytes, draft: Draft, now: Version) -> HttpResponse:
-    """The draft beside the file as it is now, on which the next save is based: its reader decides."""
+    """The draft beside the file as it is now, on which the next save is based. The editor decides."""
     mine = Draft(now.etag, now.text.newlines if now.etag else draft.newlines, draft.text)
     return _page(request, Place.of(held, path), mine, step="conflict", now=now)
 

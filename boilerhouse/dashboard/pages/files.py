@@ -54,7 +54,7 @@ def trouble_of(error: BoilerhouseError) -> Trouble:
 
 
 def refuse(request: HttpRequest, tenant_id: str, path: bytes, error: BoilerhouseError) -> HttpResponse:
-    """The page that says why a file or directory is not shown; the way back is the directory above."""
+    """The page that says why a file or directory is not shown, with links to the directories above."""
     status = 200 if isinstance(error, _OF_THE_CLAIM) else status_of(error)
     context = {
         "tenant_id": tenant_id, "trouble": trouble_of(error), "path": file_paths.shown(path),

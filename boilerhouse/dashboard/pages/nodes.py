@@ -74,7 +74,7 @@ def cordon(request: HttpRequest, node_id: str) -> str:
 @action(asks=consequences.drain_node)
 def drain(request: HttpRequest, node_id: str) -> str:
     node_changes.drain(node_id)
-    return f"{node_id} is drained. Its tenants are released, with a save."
+    return f"{node_id} is draining. Its tenants are being saved and released."
 
 
 @action(asks=consequences.declare_node_lost)

@@ -88,7 +88,7 @@ def _new_form() -> ApiForm:
 
 
 def _by_api(request: HttpRequest) -> api_calls.Spelled | None:
-    """How the mute that ends next is ended by the API."""
+    """The API call that ends the mute which expires next."""
     row = next(iter(mutes.muted().values()), None)
     return api_calls.spell(request, [api_calls.unmute(mutes.id_of(row.pk))]) if row else None
 

@@ -369,7 +369,7 @@ def sentence(event: Event) -> SafeString:
         case "node.removed":
             parts = ["Node ", _mono(payload.get("node")), " was removed"]
         case "node.thawed":
-            parts = ["Containers of node ", _mono(payload.get("node")), f" stood still for {payload.get('frozenS')} s"]
+            parts = ["Containers of node ", _mono(payload.get("node")), f" were frozen for {payload.get('frozenS')} s"]
         case "node.returned":
             parts = ["Node ", _mono(payload.get("node")), " is back"]
         case "node.cordoned":

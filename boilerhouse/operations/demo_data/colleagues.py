@@ -18,7 +18,7 @@ from boilerhouse.operations.demo_data.rows import Rows
 USERS = (("kim", Role.OPERATOR, 0.3), ("lee", Role.VIEWER, 47))
 """Name, role, and the hours since the last sign-in."""
 HELD_MIN = 1
-"""How long a cause lasts before it is told."""
+"""Minutes that a cause lasts before a notification of it is sent."""
 TOLD = (
     (Kind.SINK_DOWN, Severity.ERROR, "build-cache cannot save", REFUSAL, "build-workers", 24.0, None),
     (Kind.SAVE_OVERDUE, Severity.WARNING, "Saves of agents-state are overdue", "No complete save for 1 h 4 min.",
