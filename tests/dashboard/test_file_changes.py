@@ -12,13 +12,12 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 
 from tenants.models import Assignment
 from tenants.states import AssignmentState
+from tests.file_addresses import ASK, FILES, address
 from tests.forms import form_of
 from tests.held_files import held_files
 from tests.pages import plain, text_of
 
 pytestmark = pytest.mark.any_database
-FILES = "/tenants/alice/files/"
-ASK = {"HX-Request": "true", "HX-Target": "question"}
 
 
 @pytest.fixture
@@ -52,11 +51,6 @@ def send(operator, held):
         return operator.post(FILES + what, body)
 
     return post
-
-
-def address(what: str, path: Any, **query: str) -> str:
-    more = "".join(f"&{name}={quote(value, safe='')}" for name, value in query.items())
-    return f"{FILES}{what}?path={quote(quote(os.fsencode(path)))}{more}"
 
 
 def draft_of(page: Any) -> dict[str, Any]:

@@ -16,14 +16,13 @@ from boilerhouse.core.models import AuditEntry
 from boilerhouse.dashboard import file_listing
 from tenants.models import Assignment
 from tenants.states import AssignmentState
+from tests.file_addresses import ASK, FILES, address
 from tests.forms import form_of
 from tests.held_files import held_files
 from tests.make import make_assignment
 from tests.pages import plain, text_of
 
 pytestmark = pytest.mark.any_database
-FILES = "/tenants/alice/files/"
-ASK = {"HX-Request": "true", "HX-Target": "question"}
 HOSTILE = [
     b"line\nbreak", "\u202efdp.exe".encode(), b"<img src=x onerror=alert(1)>", b"no utf-8 \xff", b"a?b#c%41&d", b"-rf", b" ",
 ]  # fmt: skip
@@ -53,11 +52,6 @@ def sign_in(client: Client, role: str) -> Client:
 @pytest.fixture
 def operator(client, held):
     return sign_in(client, "operator")
-
-
-def address(what: str, path: Any, **query: str) -> str:
-    more = "".join(f"&{name}={quote(value, safe='')}" for name, value in query.items())
-    return f"{FILES}{what}?path={quote(quote(os.fsencode(path)))}{more}"
 
 
 def fields(held: Assignment, path: Any, **more: Any) -> dict[str, Any]:
