@@ -91,7 +91,7 @@ def _take(link: str, into: Path | None, wanted: list[str]) -> None:
         for name in names & LINKED.keys():
             place, begin = LINKED[name]
             page.goto(base + place)
-            own = page.locator(f'#main td a[href^="{begin}"], #main dd a[href^="{begin}"]')
+            own = page.locator(f'#main :is(th, td, dd) a[href^="{begin}"]')
             paths[name] = own.first.get_attribute("href") or ""
         for name, path in sorted(paths.items()):
             _pictures(page, base + path, directory, name, is_whole=into is not None)
