@@ -193,6 +193,7 @@ def test_compose_keeps_the_same_path_rule_and_gives_each_process_the_least():
             assert outside == inside or not outside.startswith("/"), mount
         assert service["cap_drop"] == ["ALL"]
         assert "privileged" not in service
+        assert service["environment"]["BOILERHOUSE_GATEWAY_PORT"] == 0, "nothing there starts the gateway"
         assert not any("docker.sock:" in mount for mount in service["volumes"])
     for name, kind in (("web", "web"), ("worker", "worker"), ("controller", "worker")):
         service = services[name]
@@ -233,6 +234,7 @@ def test_units_name_each_other_and_files_that_exist():
         text = path.read_text()
         assert "KillMode=mixed" in text
         assert f"LimitNOFILE={FILES}" in text, "N1: connections are files"
+        assert "Environment=BOILERHOUSE_GATEWAY_PORT=0" in text, "its answers would name a gateway that nothing starts"
         (command,) = re.findall(r"manage\.py (\w+)", text)
         assert command in get_commands()
     for example in re.findall(r"^(\w+)=", (directory / "boilerhouse.env.example").read_text(), flags=re.M):
