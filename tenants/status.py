@@ -26,14 +26,14 @@ def tenant_status(tenant_id: str, *, reads_logs: bool = False) -> dict[str, Any]
     rows = Assignment.objects.select_related("pool", "tenant").filter(tenant_id=tenant_id)
     newest = rows.order_by("-created_at").first()
     assignment = newest if newest and newest.state != AssignmentState.ENDED else None
-    generation = Tenant.objects.filter(pk=tenant_id).values_list("generation", flat=True).first()
+    tenant = newest.tenant if newest else Tenant.objects.filter(pk=tenant_id).first()
     due = idle.due_at(assignment) if assignment else None
     return {
         "assigned": assignment is not None,
         "state": assignment.state if assignment else None,
         "containerId": str(assignment.container_ref) if assignment and assignment.container_ref else None,
         "poolId": assignment.pool_id if assignment else None,
-        "generation": generation,
+        "generation": tenant.generation if tenant else None,
         "assignedAt": assignment.assigned_at if assignment else None,
         "endpoints": endpoints(assignment),
         "lastActivityAt": assignment.last_activity_at if assignment else None,
