@@ -9,8 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from boilerhouse.operations.gateway import Gateway
 from boilerhouse.operations.management.commands import up
 from boilerhouse.operations.supervisor import free_port
 from boilerhouse.process import pids
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.any_database, pytest.mark.django_db]
 SUPERVISE = """
@@ -31,13 +31,6 @@ from threading import Event
 from boilerhouse.operations.supervise import Program, Supervisor
 Supervisor([Program(**json.loads(sys.argv[1]))]).run(Event())
 """
-
-
-def eventually(is_so: Callable[[], bool], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def answers(port: int) -> bool:
