@@ -19,7 +19,8 @@ from boilerhouse.core.deployment import gateway_dir
 from boilerhouse.core.errors import Failed
 from boilerhouse.operations import supervisor
 from boilerhouse.operations.supervise import Program
-from tenants.gateway.route_server import cookie_name
+from tenants.gateway.route_server import cookie_name, problem
+from tenants.gateway.routes import NOWHERE, UNAVAILABLE
 
 TEMPLATE = Path(__file__).resolve().parents[2] / "deploy" / "nginx" / "gateway.conf.template"
 ACCOUNTS = ("www-data", "nginx", "nobody")
@@ -57,7 +58,8 @@ class Gateway:
         return Template(TEMPLATE.read_text()).substitute(
             directory=self.directory, listen=listen, domain_pattern=re.escape(self.domain), domain=self.domain,
             socket=self.socket, cookie=self.cookie, user=f"user {self.user};" if self.user else "", tls=tls,
-            files=_files(), scheme="https" if self.is_https else "$scheme",
+            files=_files(), not_found=problem(NOWHERE, "$request_id"), unavailable=problem(UNAVAILABLE, "$request_id"),
+            scheme="https" if self.is_https else "$scheme",
         )  # fmt: skip
 
     @property

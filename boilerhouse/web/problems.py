@@ -76,21 +76,27 @@ def problem(
     headers: dict[str, str] | None = None,
     more: dict[str, Any] | None = None,
 ) -> HttpResponse:
+    content = {**document(status_code, code, detail, context.request_id(), errors), **(more or {})}
+    renderer = AsciiRenderer() if more else JSONRenderer()
+    return HttpResponse(
+        renderer.render(content), status=status_code, content_type="application/problem+json", headers=headers
+    )
+
+
+def document(
+    status_code: int, code: str, detail: str, request_id: str, errors: list[dict[str, str]] | None = None
+) -> dict[str, Any]:
+    """The content of a problem document."""
     cut_errors = [{name: text[:MAX_WORDS] for name, text in error.items()} for error in (errors or [])[:MAX_ERRORS]]
-    document = {
+    return {
         "type": f"urn:boilerhouse:problem:{code}",
         "title": title_of(status_code),
         "status": status_code,
         "detail": detail[:MAX_WORDS],
         "code": code,
-        "requestId": context.request_id(),
+        "requestId": request_id,
         "errors": cut_errors,
-        **(more or {}),
     }
-    renderer = AsciiRenderer() if more else JSONRenderer()
-    return HttpResponse(
-        renderer.render(document), status=status_code, content_type="application/problem+json", headers=headers
-    )
 
 
 def naming_node(response: HttpResponse, error: Exception) -> HttpResponse:

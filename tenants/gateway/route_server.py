@@ -19,6 +19,7 @@ import structlog
 from django.conf import settings
 from django.db import Error, close_old_connections
 
+from boilerhouse.web import problems
 from tenants.gateway import passes, routes
 from tenants.gateway.routes import Credential, Refusal, Route
 
@@ -128,11 +129,13 @@ def _refusal(refusal: Refusal, headers: Headers) -> bytes:
         words = html.escape(refusal.detail)
         page = f"<!doctype html><meta charset=utf-8><title>{title}</title><h1>{title}</h1><p>{words}</p>\n"
         return _response(refusal.status, {**more, "Content-Type": "text/html; charset=utf-8"}, page.encode())
-    problem = {
-        "type": f"urn:boilerhouse:problem:{refusal.code}", "title": title, "status": refusal.status,
-        "detail": refusal.detail, "code": refusal.code, "requestId": uuid4().hex, "errors": [],
-    }  # fmt: skip
-    return _response(refusal.status, {**more, "Content-Type": "application/problem+json"}, json.dumps(problem).encode())
+    body = problem(refusal, uuid4().hex).encode()
+    return _response(refusal.status, {**more, "Content-Type": "application/problem+json"}, body)
+
+
+def problem(refusal: Refusal, request_id: str) -> str:
+    """The problem document of a refusal. nginx answers two of them from its configuration."""
+    return json.dumps(problems.document(refusal.status, refusal.code, refusal.detail, request_id))
 
 
 def _response(status: int, headers: Headers, body: bytes) -> bytes:
