@@ -94,7 +94,9 @@ def _answer(path: str, headers: Headers) -> bytes:
                 return _refusal(routes.BY_CODE.get(headers.get("x-boilerhouse-code", ""), routes.UNAVAILABLE), headers)
     except Error as error:  # the database is away: nginx tells the client to ask again
         log.warning("gateway asked without a database", error=str(error))
-        return _response(500, {}, b"")
+    except Exception:  # it would end this thread, and with the last one the gateway
+        log.exception("gateway question failed", path=path)
+    return _response(500, {}, b"")
 
 
 def _route(headers: Headers) -> bytes:

@@ -20,7 +20,7 @@ from boilerhouse.core import api_keys
 from boilerhouse.core.models import AuditEntry, Role
 from pools.models import Container
 from pools.states import ContainerState
-from tenants.gateway import hosts, passes
+from tenants.gateway import hosts, passes, route_server
 from tenants.gateway.hosts import Place
 from tenants.models import Assignment, Tenant, next_generation
 from tenants.states import AssignmentState
@@ -123,6 +123,18 @@ def test_the_container_gets_no_credential_and_no_forged_address(gateway: Running
         assert not {"forwarded", "x-real-ip", "x-boilerhouse-key"} & answer.heard.keys()
         assert answer.heard["authorization"] == "Basic abc"
         assert answer.heard["host"] == f"{host(label)}:{gateway.port}"
+    assert key not in str(gateway.ask(host(label), X_Boilerhouse_Key=key).heard)
+
+
+def test_a_question_that_fails_unexpectedly_ends_no_thread(
+    gateway: RunningGateway, ports: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    label, key = held("alice", "127.0.0.41"), key_of(Role.ADMIN)
+    with monkeypatch.context() as broken:
+        broken.setattr(route_server.routes, "decide", lambda *_: {}["missing"])
+        for _ in range(2 * route_server.THREADS):
+            assert gateway.ask(host(label), X_Boilerhouse_Key=key).status == 503
+    assert gateway.ask(host(label), X_Boilerhouse_Key=key).status == 200
 
 
 def test_a_pass_is_for_one_host_one_role_and_one_time(gateway: RunningGateway, ports: list[Any]) -> None:
