@@ -9,7 +9,7 @@ from drf_spectacular.plumbing import get_lib_doc_excludes
 
 from boilerhouse.api.schema_examples import BY_NAME, COMPONENTS, REQUESTS, TIME, UUID
 from boilerhouse.api.serializers import ApiSerializer, camel
-from boilerhouse.web.problems import title_of
+from boilerhouse.web.problems import document
 
 Schema = dict[str, Any]
 
@@ -157,15 +157,8 @@ def _problem(status: str, code: str) -> Schema:
     errors = []
     if status == "422":
         errors = [{"pointer": "/poolId", "detail": "This field is required.", "code": "required"}]
-    return {
-        "type": f"urn:boilerhouse:problem:{code}",
-        "title": title_of(int(status)),
-        "status": int(status),
-        "detail": errors[0]["pointer"] + ": " + errors[0]["detail"] if errors else f"{WORDS[status]}.",
-        "code": code,
-        "requestId": BY_NAME["requestId"],
-        "errors": errors,
-    }
+    detail = errors[0]["pointer"] + ": " + errors[0]["detail"] if errors else f"{WORDS[status]}."
+    return document(int(status), code, detail, BY_NAME["requestId"], errors)
 
 
 class _Examples:
