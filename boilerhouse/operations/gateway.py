@@ -54,7 +54,10 @@ class Gateway:
         tls, listen = "", self.listen
         if self.certificate:
             listen += " ssl"
-            tls = f"ssl_certificate {self.certificate};\n    ssl_certificate_key {self.certificate_key};"
+            tls = (
+                f"ssl_certificate {self.certificate};\n    ssl_certificate_key {self.certificate_key};\n"
+                "    ssl_protocols TLSv1.2 TLSv1.3;"
+            )
         return Template(TEMPLATE.read_text()).substitute(
             directory=self.directory, listen=listen, domain_pattern=re.escape(self.domain), domain=self.domain,
             socket=self.socket, cookie=self.cookie, user=f"user {self.user};" if self.user else "", tls=tls,
