@@ -1,4 +1,4 @@
-"""Links to one port of the container that a tenant holds: whoever opens one reaches the port until it expires."""
+"""Links to one port of a tenant's container. Anyone who opens one reaches the port until the link expires."""
 
 from __future__ import annotations
 

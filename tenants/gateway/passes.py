@@ -1,4 +1,4 @@
-"""Passes: signed texts that let whoever has one reach one port of one tenant, until they expire or their key ends.
+"""Passes: signed texts. Anyone who has one reaches one port of one tenant, until it expires or its key ends.
 
 A link carries one; the cookie that a browser gets for it carries another. Each is valid only in its own role and for
 its own host name, so a link in a log is no cookie, and a cookie of one host name opens no other.

@@ -29,14 +29,12 @@ MAX_HEAD_BYTES = 16_384
 ASK_S = 2.0
 """How long nginx, the only client, may take to send a head or to read an answer."""
 Headers = dict[str, str]
-
-
 PASSED = "BOILERHOUSE_GATEWAY_FD"
 """The descriptor of the listening socket that a web process inherits, as its other one; it outlives the process."""
 
 
 def serve_if_passed() -> None:
-    """Answer nginx, if whoever started this process passed it the socket."""
+    """Answer nginx, if this process has inherited its socket."""
     if number := os.environ.pop(PASSED, ""):
         serve(socket.socket(fileno=int(number)))
 
