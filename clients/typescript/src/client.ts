@@ -6,7 +6,7 @@ import { ApiError, errorOf, mayPass, Unavailable, Unreachable } from "./errors.j
 import { bodyOf, type Content } from "./files.js";
 import { Claim, Container, PendingClaim, Tenant } from "./tenants.js";
 import { type Options, Transport } from "./transport.js";
-import { given, ifMatch, type Json, type Query, sleep, type Stoppable, type Words, wordsBody } from "./wire.js";
+import { given, type Json, type Query, sleep, type Stoppable, type Words, wordsBody } from "./wire.js";
 
 const EVENTS_PAUSE_MS = 500;
 
@@ -15,7 +15,7 @@ export interface BeginOptions {
   secrets?: Record<string, string>;
   metadata?: Json;
   network?: Partial<Schemas["TenantNetworkRequest"]>;
-  /** The tenant is released so long after the claim, with a save, however active it is. */
+  /** The tenant is released this long after the claim, with a save, however active it is. */
   ttlMs?: number;
   timeoutMs?: number;
 }
@@ -140,7 +140,7 @@ export class Client {
   }
 
   /**
-   * Events that are kept, newest first; or those after an id, oldest first.
+   * Stored events, newest first; or those after an id, oldest first.
    *
    * An event of type `reset` comes first if events after the id have been deleted.
    */
@@ -165,13 +165,12 @@ export class Client {
 
   /** Write all settings. With `etag`, throws PreconditionFailed if another has changed them. */
   replaceSettings(body: Schemas["SettingsRequest"], etag?: string | null): Promise<Schemas["Settings"]> {
-    return this.transport.call("PUT", "settings", body, { headers: ifMatch(etag) });
+    return this.transport.replace("settings", body, etag);
   }
 
-  /** Change some settings and nothing that another changes meanwhile. Throws PreconditionFailed. */
-  async updateSettings(changes: Partial<Schemas["SettingsRequest"]>): Promise<Schemas["Settings"]> {
-    const { answer, text } = await this.transport.raw("GET", "settings");
-    return this.replaceSettings({ ...JSON.parse(text), ...changes }, answer.headers.get("ETag"));
+  /** Change some settings, unless somebody else changes any setting first. Throws PreconditionFailed. */
+  updateSettings(changes: Partial<Schemas["SettingsRequest"]>): Promise<Schemas["Settings"]> {
+    return this.transport.update("settings", changes);
   }
 
   stats(): Promise<Schemas["Stats"]> {
@@ -188,7 +187,7 @@ export class Client {
     return this.transport.call("GET", "health");
   }
 
-  /** What the deployment needs to work, checked now; also if something of it fails. */
+  /** The results of the readiness checks, also if one fails. */
   async ready(): Promise<Schemas["Ready"]> {
     try {
       return await this.transport.call("GET", "health/ready", undefined, { retries: 0 });
@@ -198,7 +197,7 @@ export class Client {
     }
   }
 
-  /** The metrics, as Prometheus reads them. */
+  /** The metrics in the text format of Prometheus. */
   async metrics(): Promise<string> {
     return (await this.transport.raw("GET", "metrics")).text;
   }

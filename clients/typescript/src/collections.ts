@@ -1,10 +1,10 @@
-/** Things of one kind, by id, and what can be done with those of each kind. */
+/** The collections of the API: objects of one kind, by id, with the actions of each kind. */
 
 import type { Direction, Schemas } from "./answers.js";
 import type { Transport } from "./transport.js";
-import { at, given, ifMatch, type Json, type Query } from "./wire.js";
+import { at, given, type Json, type Query } from "./wire.js";
 
-/** Things of one kind that can be listed. */
+/** Objects of one kind that can be listed. */
 export class Listing<T> {
   constructor(
     protected readonly client: Transport,
@@ -31,7 +31,7 @@ export class Listing<T> {
   }
 }
 
-/** Things of one kind that can be read by their id. */
+/** Objects that can be read by their id. */
 export class Objects<T> extends Listing<T> {
   /** The object. Throws NotFound. */
   get(id: string): Promise<T> {
@@ -43,13 +43,12 @@ export class Objects<T> extends Listing<T> {
 export class Replaceable<T, Request> extends Objects<T> {
   /** Write the whole object. With `etag`, throws PreconditionFailed if another has changed it. */
   replace(id: string, body: Request, etag?: string | null, query: Query = {}): Promise<T> {
-    return this.client.call("PUT", `${this.path}/${at(id)}`, body, { headers: ifMatch(etag), query });
+    return this.client.replace(`${this.path}/${at(id)}`, body, etag, query);
   }
 
   /** Change some fields, unless somebody else changes the object first. Throws PreconditionFailed. */
-  async update(id: string, changes: Partial<Request>): Promise<T> {
-    const { answer, text } = await this.client.raw("GET", `${this.path}/${at(id)}`);
-    return this.replace(id, { ...JSON.parse(text), ...changes }, answer.headers.get("ETag"));
+  update(id: string, changes: Partial<Request>): Promise<T> {
+    return this.client.update(`${this.path}/${at(id)}`, changes);
   }
 }
 
@@ -82,7 +81,7 @@ export class Pools extends Collection<Schemas["Pool"], Schemas["PoolRequest"]> {
     return this.act(id, "scale", { targetSize });
   }
 
-  /** Start no more containers; claims take those that there are. */
+  /** Start no more containers; claims take those that exist. */
   pause(id: string): Promise<Schemas["Pool"]> {
     return this.act(id, "pause");
   }
@@ -147,12 +146,12 @@ export class Containers extends Objects<Schemas["Container"]> {
 }
 
 export class Nodes extends Replaceable<Schemas["Node"], Schemas["NodeRequest"]> {
-  /** Start no more containers on the node; those that it has stay. */
+  /** Start no more containers on the node; its containers stay. */
   cordon(id: string, reason = ""): Promise<Schemas["Node"]> {
     return this.act(id, "cordon", { reason });
   }
 
-  /** End it. */
+  /** Let the node get containers again. */
   uncordon(id: string): Promise<Schemas["Node"]> {
     return this.act(id, "uncordon");
   }
@@ -162,12 +161,12 @@ export class Nodes extends Replaceable<Schemas["Node"], Schemas["NodeRequest"]> 
     return this.act(id, "drain", body);
   }
 
-  /** Let the tenants of a machine that does not come back claim elsewhere. `isOff`: nothing runs there any more. */
+  /** Let the tenants of a machine that does not come back claim elsewhere. `isOff` confirms that nothing runs there. */
   declareLost(id: string, body: Schemas["LostRequest"]): Promise<Schemas["Node"]> {
     return this.act(id, "lost", body);
   }
 
-  /** Make a machine a node, as `manage.py join` does. The answer has all keys of the deployment. */
+  /** Make a machine a node, as `manage.py join` does. The answer holds all keys of the deployment. */
   join(body: Schemas["NodeJoinRequest"]): Promise<Schemas["NodeMembership"]> {
     return this.client.call("POST", `${this.path}/join`, body);
   }
@@ -209,17 +208,17 @@ export class Causes {
     private readonly path: string,
   ) {}
 
-  /** All causes, the most serious first, also those that are muted. */
+  /** All causes, muted ones too, the most serious first. */
   async *list(): AsyncGenerator<Schemas["Cause"], void, void> {
     yield* (await this.client.call<Schemas["CausePage"]>("GET", this.path)).items;
   }
 
-  /** Send no message about this cause for so long. Throws NotFound if there is no such cause. */
+  /** Send no messages about this cause for `forMs`. Throws NotFound. */
   mute(id: string, forMs: number): Promise<Schemas["Mute"]> {
     return this.client.call("PUT", `${this.path}/${at(id, "mute")}`, { forMs });
   }
 
-  /** Send messages about it again. */
+  /** Send messages about the cause again. */
   async unmute(id: string): Promise<void> {
     await this.client.call("DELETE", `${this.path}/${at(id, "mute")}`);
   }

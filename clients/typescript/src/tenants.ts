@@ -7,7 +7,7 @@ import { Failed, NotFound, TimedOut } from "./errors.js";
 import { Files, SavedFiles } from "./files.js";
 import type { Terminal } from "./terminals.js";
 import type { Transport } from "./transport.js";
-import { at, base64, bytesOf, given, ifMatch, type Json, type Query, sleep, type Words } from "./wire.js";
+import { at, base64, bytesOf, given, type Json, type Query, sleep, type Words } from "./wire.js";
 
 /** What can be done in a container, whether it is named by its tenant or by its id. */
 export class Held {
@@ -90,7 +90,7 @@ export class Tenant extends Held {
     this.savedFiles = new SavedFiles(client, this.path);
   }
 
-  /** Ask for what may take so long. */
+  /** A request that waits up to `timeoutMs` on the server. */
   protected wait<T>(method: string, verb: string, body: Json, timeoutMs: number): Promise<T> {
     return this.client.call(method, `${this.path}/${verb}`, body, { query: { timeoutMs }, waitMs: timeoutMs });
   }
@@ -160,7 +160,7 @@ export class Tenant extends Held {
 
   /** Narrow the pool's policy for it; `{}` narrows nothing. With `etag`, throws PreconditionFailed. */
   setNetwork(policy: Partial<Schemas["EgressRequest"]>, etag?: string): Promise<Schemas["Network"]> {
-    return this.client.call("PUT", `${this.path}/network`, policy, { headers: ifMatch(etag) });
+    return this.client.replace(`${this.path}/network`, policy, etag);
   }
 
   /**
@@ -171,7 +171,7 @@ export class Tenant extends Held {
     return this.client.call("POST", `${this.path}/ports/${port}/links`, { expiresInS: 3600, ...options });
   }
 
-  /** Release the tenant, with a save, so long from now; null: never. */
+  /** Release the tenant, with a save, `ttlMs` from now; null: never. */
   setTtl(ttlMs: number | null): Promise<Schemas["Ttl"]> {
     return this.client.call("PUT", `${this.path}/ttl`, { ttlMs });
   }

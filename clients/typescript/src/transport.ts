@@ -63,6 +63,17 @@ export class Transport {
     return this.#repeat(method, ask, (headers) => this.#whole(method, path, ask, headers));
   }
 
+  /** Write the whole object. With `etag`, throws PreconditionFailed if another has changed it. */
+  replace<T>(path: string, body: unknown, etag?: string | null, query: Query = {}): Promise<T> {
+    return this.call("PUT", path, body, { headers: etag ? { "If-Match": etag } : {}, query });
+  }
+
+  /** Change some fields, unless somebody else changes the object first. Throws PreconditionFailed. */
+  async update<T>(path: string, changes: object): Promise<T> {
+    const { answer, text } = await this.raw("GET", path);
+    return this.replace(path, { ...JSON.parse(text), ...changes }, answer.headers.get("ETag"));
+  }
+
   /** A body in pieces. Throws Unreachable if the connection breaks, or if nothing comes for `silenceMs`. */
   async *stream(path: string, ask: Ask = {}, silenceMs?: number): AsyncGenerator<Uint8Array, void, void> {
     const { pieces } = await this.open(path, ask, silenceMs);

@@ -52,11 +52,6 @@ export function at(...parts: string[]): string {
   return parts.map(encodeURIComponent).join("/");
 }
 
-/** The condition that an object is still as it was when it was read. */
-export function ifMatch(etag: string | null | undefined): Record<string, string> {
-  return etag ? { "If-Match": etag } : {};
-}
-
 export function sleep(milliseconds: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, milliseconds));
 }

@@ -1,4 +1,4 @@
-"""Things of one kind, by id, and what can be done with those of each kind."""
+"""The collections of the API: objects of one kind, by id, with the actions of each kind."""
 
 from __future__ import annotations
 
@@ -7,20 +7,25 @@ from typing import Any
 from urllib.parse import quote
 
 from boilerhouse_client._async.transport import AsyncTransport
+from boilerhouse_client._async.writing import replace_object, update_object
 from boilerhouse_client.answers import Direction, Json
 from boilerhouse_client.wire import milliseconds, parameters
 
 Filter = str | bool | Sequence[str]
 
 
-class AsyncListing:
-    """Things of one kind that can be listed."""
+class AsyncResource:
+    """A path of the API, and the paths below it."""
 
     def __init__(self, client: AsyncTransport, path: str) -> None:
         self._client, self._path = client, path
 
     def _at(self, id: str, *more: str) -> str:
         return "/".join([self._path, *(quote(part, safe="") for part in (id, *more))])
+
+
+class AsyncListing(AsyncResource):
+    """Objects of one kind that can be listed."""
 
     async def list(self, **filters: Filter) -> AsyncIterator[Json]:
         """All of them, newest first, page by page."""
@@ -42,7 +47,7 @@ class AsyncListing:
 
 
 class AsyncObjects(AsyncListing):
-    """Things of one kind that can be read by their id."""
+    """Objects that can be read by their id."""
 
     async def get(self, id: str) -> Json:
         """The object. Raises NotFound."""
@@ -55,14 +60,11 @@ class AsyncReplaceable(AsyncObjects):
 
     async def replace(self, id: str, body: Json, etag: str | None = None, **parameters: Any) -> Json:
         """Write the whole object. With ``etag``, raises PreconditionFailed if another has changed it."""
-        headers = {"If-Match": etag} if etag else {}
-        changed: Json = await self._client.call("PUT", self._at(id), body, headers=headers, params=parameters)
-        return changed
+        return await replace_object(self._client, self._at(id), body, etag, parameters)
 
     async def update(self, id: str, **changes: Any) -> Json:
         """Change some fields, unless somebody else changes the object first. Raises PreconditionFailed."""
-        answer = await self._client.raw("GET", self._at(id))
-        return await self.replace(id, {**answer.json(), **changes}, answer.headers.get("ETag"))
+        return await update_object(self._client, self._at(id), changes)
 
 
 class AsyncCollection(AsyncReplaceable):
@@ -96,7 +98,7 @@ class AsyncPools(AsyncCollection):
         return found
 
     async def pause(self, id: str) -> Json:
-        """Start no more containers; claims take those that there are."""
+        """Start no more containers; claims take those that exist."""
         found: Json = await self.act(id, "pause")
         return found
 
@@ -165,17 +167,17 @@ class AsyncContainers(AsyncObjects):
 
 class AsyncNodes(AsyncReplaceable):
     async def cordon(self, id: str, reason: str = "") -> Json:
-        """Start no more containers on the node; those that it has stay. Returns the node."""
+        """Start no more containers on the node; its containers stay. Returns the node."""
         found: Json = await self.act(id, "cordon", {"reason": reason})
         return found
 
     async def uncordon(self, id: str) -> Json:
-        """End it. Returns the node."""
+        """Let the node get containers again. Returns the node."""
         found: Json = await self.act(id, "uncordon")
         return found
 
     async def drain(self, id: str, *, after_s: float = 0, reason: str = "") -> Json:
-        """Empty the node: its tenants are released, with a save, after this time. Returns the node."""
+        """Empty the node: its tenants are released, with a save, after ``after_s``. Returns the node."""
         body = {"afterMs": milliseconds(after_s) if after_s else None, "reason": reason or None}
         found: Json = await self.act(id, "drain", parameters(body))
         return found
@@ -183,16 +185,16 @@ class AsyncNodes(AsyncReplaceable):
     async def declare_lost(self, id: str, *, is_off: bool, reason: str = "") -> Json:
         """Let the tenants of a machine that does not come back claim elsewhere. Returns the node.
 
-        ``is_off``: nothing runs there any more; otherwise a tenant could have two containers. Raises Invalid without
-        it.
+        ``is_off`` confirms that nothing runs there any more; otherwise a tenant could have two containers. Raises
+        Invalid if it is False.
         """
-        found: Json = await self.act(id, "lost", {"isOff": is_off, **({"reason": reason} if reason else {})})
+        found: Json = await self.act(id, "lost", parameters({"isOff": is_off, "reason": reason or None}))
         return found
 
     async def join(self, body: Json) -> Json:
-        """Make a machine a node, as ``manage.py join`` does; the body's token is the permission and is used up.
+        """Make a machine a node, as ``manage.py join`` does. The body's token permits this once.
 
-        The answer has all keys of the deployment.
+        The answer holds all keys of the deployment.
         """
         found: Json = await self._client.call("POST", f"{self._path}/join", body)
         return found
@@ -230,26 +232,23 @@ class AsyncNotifications(AsyncCollection):
         return found
 
 
-class AsyncCauses:
+class AsyncCauses(AsyncResource):
     """What needs attention."""
 
-    def __init__(self, client: AsyncTransport, path: str) -> None:
-        self._client, self._path = client, path
-
     async def list(self) -> AsyncIterator[Json]:
-        """All causes, the most serious first, also those that are muted."""
+        """All causes, muted ones too, the most serious first."""
         for item in (await self._client.call("GET", self._path))["items"]:
             yield item
 
     async def mute(self, id: str, *, for_s: float) -> Json:
-        """Send no message about this cause for so long. Returns its mute. Raises NotFound if there is no such cause."""
+        """Send no messages about this cause for ``for_s``. Returns its mute. Raises NotFound."""
         body = {"forMs": milliseconds(for_s)}
-        muted: Json = await self._client.call("PUT", f"{self._path}/{quote(id, safe='')}/mute", body)
+        muted: Json = await self._client.call("PUT", self._at(id, "mute"), body)
         return muted
 
     async def unmute(self, id: str) -> None:
-        """Send messages about it again."""
-        await self._client.call("DELETE", f"{self._path}/{quote(id, safe='')}/mute")
+        """Send messages about the cause again."""
+        await self._client.call("DELETE", self._at(id, "mute"))
 
 
 class AsyncApiKeys(AsyncListing):
@@ -263,10 +262,8 @@ class AsyncApiKeys(AsyncListing):
 
         ``expires_at``: RFC 3339; None for as long a life as the old key's.
         """
-        body: Json = {"overlapMs": round(overlap_s * 1000)}
-        if expires_at is not None:
-            body["expiresAt"] = expires_at
-        made: Json = await self.act(id, "rotate", body)
+        body = {"overlapMs": round(overlap_s * 1000), "expiresAt": expires_at}
+        made: Json = await self.act(id, "rotate", parameters(body))
         return made
 
     async def revoke(self, id: str) -> None:

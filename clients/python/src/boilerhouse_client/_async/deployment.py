@@ -1,4 +1,4 @@
-"""What there is once in a deployment: settings, figures, health, kept events; and files by a signed link."""
+"""Settings, statistics, health and stored events of the deployment, and files by signed links."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from boilerhouse_client._async import platform
 from boilerhouse_client._async.collections import AsyncListing, Filter
 from boilerhouse_client._async.transport import AsyncTransport
+from boilerhouse_client._async.writing import replace_object, update_object
 from boilerhouse_client.answers import Event, FileInfo, Json, Link
 from boilerhouse_client.errors import Unavailable
 from boilerhouse_client.payloads import payload_of
@@ -23,13 +24,11 @@ class AsyncDeployment(AsyncTransport):
 
     async def replace_settings(self, body: Json, etag: str | None = None) -> Json:
         """Write all settings. With ``etag``, raises PreconditionFailed if another has changed them."""
-        changed: Json = await self.call("PUT", "settings", body, headers={"If-Match": etag} if etag else {})
-        return changed
+        return await replace_object(self, "settings", body, etag)
 
     async def update_settings(self, **changes: Any) -> Json:
-        """Change some settings and nothing that another changes meanwhile. Raises PreconditionFailed."""
-        answer = await self.raw("GET", "settings")
-        return await self.replace_settings({**answer.json(), **changes}, answer.headers.get("ETag"))
+        """Change some settings, unless somebody else changes any setting first. Raises PreconditionFailed."""
+        return await update_object(self, "settings", changes)
 
     async def stats(self) -> Json:
         found: Json = await self.call("GET", "stats")
@@ -45,7 +44,7 @@ class AsyncDeployment(AsyncTransport):
         return found
 
     async def ready(self) -> Json:
-        """What the deployment needs to work, checked now; also if something of it fails."""
+        """The results of the readiness checks, also if one fails."""
         try:
             found: Json = await self.call("GET", "health/ready", retries=0)
         except Unavailable as error:
@@ -55,11 +54,11 @@ class AsyncDeployment(AsyncTransport):
         return found
 
     async def metrics(self) -> str:
-        """The metrics, as Prometheus reads them."""
+        """The metrics in the text format of Prometheus."""
         return (await self.raw("GET", "metrics")).text
 
     async def past_events(self, after: int | None = None, **filters: Filter) -> AsyncIterator[Event]:
-        """Events that are kept, newest first; or those after an id, oldest first.
+        """Stored events, newest first; or those after an id, oldest first.
 
         ``filters``: ``type``, ``poolId``, ``tenantId``, ``containerId``. An event of type ``reset`` comes first if
         events after the id have been deleted.

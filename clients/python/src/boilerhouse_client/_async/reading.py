@@ -1,4 +1,4 @@
-"""How files are read and listed, whether a container has them or a save."""
+"""How files of a container or of a save are read and listed."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ async def joined(pieces: AsyncIterator[bytes]) -> bytes:
 
 
 async def list_files(client: AsyncTransport, route: str, path: Path, **query: Any) -> AsyncIterator[FileInfo]:
-    """What the route says of a directory, page by page."""
+    """The entries of a directory, page by page."""
     cursor: str | None = None
     while True:
         page = await client.call("GET", route, params={**paths(path=path), **query, "cursor": cursor})

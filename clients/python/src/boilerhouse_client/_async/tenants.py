@@ -20,6 +20,7 @@ from boilerhouse_client._async.files import AsyncFiles
 from boilerhouse_client._async.saved_files import AsyncSavedFiles
 from boilerhouse_client._async.terminals import AsyncTerminal
 from boilerhouse_client._async.transport import AsyncTransport
+from boilerhouse_client._async.writing import replace_object
 from boilerhouse_client.answers import CommandResult, Direction, Executed, Json, PortLink, time_of
 from boilerhouse_client.errors import ApiError, Failed, NotFound, TimedOut, Unreachable
 from boilerhouse_client.wire import SHELL, Words, first_result, milliseconds, octets, text
@@ -132,7 +133,7 @@ class AsyncTenant(AsyncHeld):
         await self.client.call("POST", f"{self._path}/heartbeat")
 
     async def set_ttl(self, ttl_s: float | None) -> datetime | None:
-        """Release the tenant, with a save, so long from now; None: never. Returns when.
+        """Release the tenant, with a save, ``ttl_s`` from now; None: never. Returns the time of the release.
 
         Raises Conflict (``not_assigned``) unless the tenant holds a container.
         """
@@ -175,9 +176,7 @@ class AsyncTenant(AsyncHeld):
 
         With ``etag``, raises PreconditionFailed if another has changed it.
         """
-        headers = {"If-Match": etag} if etag else {}
-        changed: Json = await self.client.call("PUT", f"{self._path}/network", policy, headers=headers)
-        return changed
+        return await replace_object(self.client, f"{self._path}/network", policy, etag)
 
 
 class AsyncPendingClaim(AsyncTenant):

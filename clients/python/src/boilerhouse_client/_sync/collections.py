@@ -1,5 +1,5 @@
 # Made of _async/collections.py by scripts/python-client.sh: change that one.
-"""Things of one kind, by id, and what can be done with those of each kind."""
+"""The collections of the API: objects of one kind, by id, with the actions of each kind."""
 
 from __future__ import annotations
 
@@ -8,20 +8,25 @@ from typing import Any
 from urllib.parse import quote
 
 from boilerhouse_client._sync.transport import Transport
+from boilerhouse_client._sync.writing import replace_object, update_object
 from boilerhouse_client.answers import Direction, Json
 from boilerhouse_client.wire import milliseconds, parameters
 
 Filter = str | bool | Sequence[str]
 
 
-class Listing:
-    """Things of one kind that can be listed."""
+class Resource:
+    """A path of the API, and the paths below it."""
 
     def __init__(self, client: Transport, path: str) -> None:
         self._client, self._path = client, path
 
     def _at(self, id: str, *more: str) -> str:
         return "/".join([self._path, *(quote(part, safe="") for part in (id, *more))])
+
+
+class Listing(Resource):
+    """Objects of one kind that can be listed."""
 
     def list(self, **filters: Filter) -> Iterator[Json]:
         """All of them, newest first, page by page."""
@@ -42,7 +47,7 @@ class Listing:
 
 
 class Objects(Listing):
-    """Things of one kind that can be read by their id."""
+    """Objects that can be read by their id."""
 
     def get(self, id: str) -> Json:
         """The object. Raises NotFound."""
@@ -55,14 +60,11 @@ class Replaceable(Objects):
 
     def replace(self, id: str, body: Json, etag: str | None = None, **parameters: Any) -> Json:
         """Write the whole object. With ``etag``, raises PreconditionFailed if another has changed it."""
-        headers = {"If-Match": etag} if etag else {}
-        changed: Json = self._client.call("PUT", self._at(id), body, headers=headers, params=parameters)
-        return changed
+        return replace_object(self._client, self._at(id), body, etag, parameters)
 
     def update(self, id: str, **changes: Any) -> Json:
         """Change some fields, unless somebody else changes the object first. Raises PreconditionFailed."""
-        answer = self._client.raw("GET", self._at(id))
-        return self.replace(id, {**answer.json(), **changes}, answer.headers.get("ETag"))
+        return update_object(self._client, self._at(id), changes)
 
 
 class Collection(Replaceable):
@@ -96,7 +98,7 @@ class Pools(Collection):
         return found
 
     def pause(self, id: str) -> Json:
-        """Start no more containers; claims take those that there are."""
+        """Start no more containers; claims take those that exist."""
         found: Json = self.act(id, "pause")
         return found
 
@@ -163,17 +165,17 @@ class Containers(Objects):
 
 class Nodes(Replaceable):
     def cordon(self, id: str, reason: str = "") -> Json:
-        """Start no more containers on the node; those that it has stay. Returns the node."""
+        """Start no more containers on the node; its containers stay. Returns the node."""
         found: Json = self.act(id, "cordon", {"reason": reason})
         return found
 
     def uncordon(self, id: str) -> Json:
-        """End it. Returns the node."""
+        """Let the node get containers again. Returns the node."""
         found: Json = self.act(id, "uncordon")
         return found
 
     def drain(self, id: str, *, after_s: float = 0, reason: str = "") -> Json:
-        """Empty the node: its tenants are released, with a save, after this time. Returns the node."""
+        """Empty the node: its tenants are released, with a save, after ``after_s``. Returns the node."""
         body = {"afterMs": milliseconds(after_s) if after_s else None, "reason": reason or None}
         found: Json = self.act(id, "drain", parameters(body))
         return found
@@ -181,16 +183,16 @@ class Nodes(Replaceable):
     def declare_lost(self, id: str, *, is_off: bool, reason: str = "") -> Json:
         """Let the tenants of a machine that does not come back claim elsewhere. Returns the node.
 
-        ``is_off``: nothing runs there any more; otherwise a tenant could have two containers. Raises Invalid without
-        it.
+        ``is_off`` confirms that nothing runs there any more; otherwise a tenant could have two containers. Raises
+        Invalid if it is False.
         """
-        found: Json = self.act(id, "lost", {"isOff": is_off, **({"reason": reason} if reason else {})})
+        found: Json = self.act(id, "lost", parameters({"isOff": is_off, "reason": reason or None}))
         return found
 
     def join(self, body: Json) -> Json:
-        """Make a machine a node, as ``manage.py join`` does; the body's token is the permission and is used up.
+        """Make a machine a node, as ``manage.py join`` does. The body's token permits this once.
 
-        The answer has all keys of the deployment.
+        The answer holds all keys of the deployment.
         """
         found: Json = self._client.call("POST", f"{self._path}/join", body)
         return found
@@ -228,25 +230,22 @@ class Notifications(Collection):
         return found
 
 
-class Causes:
+class Causes(Resource):
     """What needs attention."""
 
-    def __init__(self, client: Transport, path: str) -> None:
-        self._client, self._path = client, path
-
     def list(self) -> Iterator[Json]:
-        """All causes, the most serious first, also those that are muted."""
+        """All causes, muted ones too, the most serious first."""
         yield from (self._client.call("GET", self._path))["items"]
 
     def mute(self, id: str, *, for_s: float) -> Json:
-        """Send no message about this cause for so long. Returns its mute. Raises NotFound if there is no such cause."""
+        """Send no messages about this cause for ``for_s``. Returns its mute. Raises NotFound."""
         body = {"forMs": milliseconds(for_s)}
-        muted: Json = self._client.call("PUT", f"{self._path}/{quote(id, safe='')}/mute", body)
+        muted: Json = self._client.call("PUT", self._at(id, "mute"), body)
         return muted
 
     def unmute(self, id: str) -> None:
-        """Send messages about it again."""
-        self._client.call("DELETE", f"{self._path}/{quote(id, safe='')}/mute")
+        """Send messages about the cause again."""
+        self._client.call("DELETE", self._at(id, "mute"))
 
 
 class ApiKeys(Listing):
@@ -260,10 +259,8 @@ class ApiKeys(Listing):
 
         ``expires_at``: RFC 3339; None for as long a life as the old key's.
         """
-        body: Json = {"overlapMs": round(overlap_s * 1000)}
-        if expires_at is not None:
-            body["expiresAt"] = expires_at
-        made: Json = self.act(id, "rotate", body)
+        body = {"overlapMs": round(overlap_s * 1000), "expiresAt": expires_at}
+        made: Json = self.act(id, "rotate", parameters(body))
         return made
 
     def revoke(self, id: str) -> None:

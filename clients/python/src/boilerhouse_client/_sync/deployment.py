@@ -1,5 +1,5 @@
 # Made of _async/deployment.py by scripts/python-client.sh: change that one.
-"""What there is once in a deployment: settings, figures, health, kept events; and files by a signed link."""
+"""Settings, statistics, health and stored events of the deployment, and files by signed links."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from boilerhouse_client._sync import platform
 from boilerhouse_client._sync.collections import Filter, Listing
 from boilerhouse_client._sync.transport import Transport
+from boilerhouse_client._sync.writing import replace_object, update_object
 from boilerhouse_client.answers import Event, FileInfo, Json, Link
 from boilerhouse_client.errors import Unavailable
 from boilerhouse_client.payloads import payload_of
@@ -24,13 +25,11 @@ class Deployment(Transport):
 
     def replace_settings(self, body: Json, etag: str | None = None) -> Json:
         """Write all settings. With ``etag``, raises PreconditionFailed if another has changed them."""
-        changed: Json = self.call("PUT", "settings", body, headers={"If-Match": etag} if etag else {})
-        return changed
+        return replace_object(self, "settings", body, etag)
 
     def update_settings(self, **changes: Any) -> Json:
-        """Change some settings and nothing that another changes meanwhile. Raises PreconditionFailed."""
-        answer = self.raw("GET", "settings")
-        return self.replace_settings({**answer.json(), **changes}, answer.headers.get("ETag"))
+        """Change some settings, unless somebody else changes any setting first. Raises PreconditionFailed."""
+        return update_object(self, "settings", changes)
 
     def stats(self) -> Json:
         found: Json = self.call("GET", "stats")
@@ -46,7 +45,7 @@ class Deployment(Transport):
         return found
 
     def ready(self) -> Json:
-        """What the deployment needs to work, checked now; also if something of it fails."""
+        """The results of the readiness checks, also if one fails."""
         try:
             found: Json = self.call("GET", "health/ready", retries=0)
         except Unavailable as error:
@@ -56,11 +55,11 @@ class Deployment(Transport):
         return found
 
     def metrics(self) -> str:
-        """The metrics, as Prometheus reads them."""
+        """The metrics in the text format of Prometheus."""
         return (self.raw("GET", "metrics")).text
 
     def past_events(self, after: int | None = None, **filters: Filter) -> Iterator[Event]:
-        """Events that are kept, newest first; or those after an id, oldest first.
+        """Stored events, newest first; or those after an id, oldest first.
 
         ``filters``: ``type``, ``poolId``, ``tenantId``, ``containerId``. An event of type ``reset`` comes first if
         events after the id have been deleted.

@@ -1,5 +1,5 @@
 # Made of _async/reading.py by scripts/python-client.sh: change that one.
-"""How files are read and listed, whether a container has them or a save."""
+"""How files of a container or of a save are read and listed."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def joined(pieces: Iterator[bytes]) -> bytes:
 
 
 def list_files(client: Transport, route: str, path: Path, **query: Any) -> Iterator[FileInfo]:
-    """What the route says of a directory, page by page."""
+    """The entries of a directory, page by page."""
     cursor: str | None = None
     while True:
         page = client.call("GET", route, params={**paths(path=path), **query, "cursor": cursor})

@@ -21,6 +21,7 @@ from boilerhouse_client._sync.files import Files
 from boilerhouse_client._sync.saved_files import SavedFiles
 from boilerhouse_client._sync.terminals import Terminal
 from boilerhouse_client._sync.transport import Transport
+from boilerhouse_client._sync.writing import replace_object
 from boilerhouse_client.answers import CommandResult, Direction, Executed, Json, PortLink, time_of
 from boilerhouse_client.errors import ApiError, Failed, NotFound, TimedOut, Unreachable
 from boilerhouse_client.wire import SHELL, Words, first_result, milliseconds, octets, text
@@ -131,7 +132,7 @@ class Tenant(Held):
         self.client.call("POST", f"{self._path}/heartbeat")
 
     def set_ttl(self, ttl_s: float | None) -> datetime | None:
-        """Release the tenant, with a save, so long from now; None: never. Returns when.
+        """Release the tenant, with a save, ``ttl_s`` from now; None: never. Returns the time of the release.
 
         Raises Conflict (``not_assigned``) unless the tenant holds a container.
         """
@@ -174,9 +175,7 @@ class Tenant(Held):
 
         With ``etag``, raises PreconditionFailed if another has changed it.
         """
-        headers = {"If-Match": etag} if etag else {}
-        changed: Json = self.client.call("PUT", f"{self._path}/network", policy, headers=headers)
-        return changed
+        return replace_object(self.client, f"{self._path}/network", policy, etag)
 
 
 class PendingClaim(Tenant):
