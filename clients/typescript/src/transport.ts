@@ -82,9 +82,11 @@ export class Transport {
 
   /** The answer, and its body in pieces; the connection is closed when the reader leaves `pieces`. */
   async open(path: string, ask: Ask = {}, silenceMs?: number): Promise<{ answer: Response; pieces: Pieces }> {
-    const stop = new AbortController();
-    const started = await this.#repeat("GET", ask, (headers) => this.#begin("GET", path, ask, headers, stop));
-    return { answer: started, pieces: this.#pieces(started, stop, silenceMs) };
+    const { answer, stop } = await this.#repeat("GET", ask, async (headers) => {
+      const stop = new AbortController(); // of this attempt alone: a later one begins with its whole time
+      return { answer: await this.#inTime(ask, stop, () => this.#begin("GET", path, ask, headers, stop)), stop };
+    });
+    return { answer, pieces: this.#pieces(answer, stop, silenceMs) };
   }
 
   /** The events of one connection. Throws as `stream`. */
@@ -135,13 +137,23 @@ export class Transport {
 
   async #whole(method: string, path: string, ask: Ask, headers: Record<string, string>) {
     const stop = new AbortController();
-    const timer = setTimeout(() => stop.abort(new Error("No answer in time.")), this.timeoutMs + (ask.waitMs ?? 0));
     try {
-      const answer = await this.#begin(method, path, ask, headers, stop);
-      return { answer, text: await answer.text() };
+      return await this.#inTime(ask, stop, async () => {
+        const answer = await this.#begin(method, path, ask, headers, stop);
+        return { answer, text: await answer.text() };
+      });
     } catch (error) {
       const isKnown = error instanceof ApiError || error instanceof Unreachable || ask.signal?.aborted;
       throw isKnown ? error : unreachable(this.url, error);
+    }
+  }
+
+  /** Do it, and abort `stop` if it takes longer than the request may. */
+  async #inTime<T>(ask: Ask, stop: AbortController, work: () => Promise<T>): Promise<T> {
+    const limitMs = this.timeoutMs + (ask.waitMs ?? 0);
+    const timer = setTimeout(() => stop.abort(new Error("No answer in time.")), limitMs);
+    try {
+      return await work();
     } finally {
       clearTimeout(timer);
     }
@@ -157,15 +169,12 @@ export class Transport {
     const init: Json = { method, headers: named, redirect: "manual", credentials: "omit", signal: stop.signal };
     if (body !== undefined) init["body"] = body;
     if (body instanceof ReadableStream) init["duplex"] = "half";
-    const timer = setTimeout(() => stop.abort(new Error("No answer in time.")), this.timeoutMs + (ask.waitMs ?? 0));
     let answer: Response;
     try {
       answer = await this.#fetch(`${this.url}/api/v1/${path}${queryOf(ask.query)}`, init as RequestInit);
     } catch (error) {
       if (ask.signal?.aborted) throw ask.signal.reason;
       throw unreachable(this.url, error);
-    } finally {
-      clearTimeout(timer);
     }
     if (answer.ok) return answer;
     if (answer.type === "opaqueredirect" || (answer.status >= 300 && answer.status < 400)) {

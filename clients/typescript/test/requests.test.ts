@@ -148,6 +148,13 @@ test("a download goes on where it broke, and not with another file", async () =>
   await expect(changed.tenant("a").files.read("f")).rejects.toMatchObject({ code: "file_changed" });
 });
 
+test("a download that gets no answer in time is asked for again", async () => {
+  const silent: Answer = () => {};
+  const client = await answering(silent, (_, response) => response.writeHead(200, { ETag: '"1"' }).end("abc"));
+  expect(await client.tenant("a").files.readText("f")).toBe("abc");
+  expect(seen).toHaveLength(2);
+});
+
 test("events go on after the last one, and end when the signal says so", async () => {
   const event = (id: number) => events(["message", { id, type: "pool.created", payload: {}, timestamp: "" }]);
   const client = await answering(
