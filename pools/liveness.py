@@ -13,13 +13,13 @@ from pools.runtime import get_runtime
 log = structlog.get_logger(__name__)
 
 AGENT_S = 0.25
-"""How long the agent may take; it answers in less than a millisecond, or its container is frozen."""
+"""How long the agent may take. It answers in less than a millisecond, unless its container is frozen."""
 
 
 def is_running(container_id: UUID, timeout_s: float) -> bool:
-    """Whether the container runs now. The agent is its process 1, so an agent that answers is proof (ADR 25).
+    """Whether the container runs now. The agent is its process 1, so an agent that answers is proof (ADR 104).
 
-    Raises EngineUnavailable if the agent does not answer and the engine neither.
+    Raises EngineUnavailable if neither the agent nor the engine answers.
     """
     try:
         connection = connections.connect(container_id, within_s=min(AGENT_S, timeout_s))

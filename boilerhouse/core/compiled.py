@@ -1,7 +1,8 @@
 """Queries that a process repeats for as long as it runs, built once.
 
 Django takes several times as long to build a query as the database takes to answer it. For the queries of a deployment
-at rest, that is most of the processor time (ADR 83).
+at rest, that is most of the processor time (ADR 83). Their values do not change; where each call has other values, see
+``prepared``.
 """
 
 from __future__ import annotations

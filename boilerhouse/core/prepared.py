@@ -1,5 +1,7 @@
 """Selections of the hot path: built once per connection, run with other values each time.
 
+``compiled`` is for queries whose values stay the same, and for updates. This module also reads relations.
+
 Django takes several times as long to build a query as the database takes to answer it. For the queries of a claim that
 was a third of its processor time (ADR 104). A query stays a query set in the code; the values that change with each
 call are ``Given``::
@@ -48,6 +50,10 @@ class _Statement:
     sql: str
     parameters: tuple[Any, ...]
     converters: dict[int, Any]
+    own: slice
+    """The columns of the model itself; those of its relations follow."""
+    names: list[str]
+    """Their attributes."""
     populators: list[Any]
 
     @classmethod
@@ -55,10 +61,12 @@ class _Statement:
         compiler = rows.query.get_compiler(connection=connection)
         sql, parameters = compiler.as_sql()
         converters = compiler.get_converters([column for column, _, _ in compiler.select[: compiler.col_count]])
-        klass, populators = compiler.klass_info, []
+        klass, own, populators = compiler.klass_info, slice(0), []
         if klass is not None:
+            own = slice(klass["select_fields"][0], klass["select_fields"][-1] + 1)
             populators = get_related_populators(klass, compiler.select, DEFAULT_DB_ALIAS)  # type: ignore[call-arg]  # of Django 6
-        return cls(connection, compiler, sql, tuple(parameters), converters, populators)
+        names = [column.target.attname for column, _, _ in compiler.select[own]]
+        return cls(connection, compiler, sql, tuple(parameters), converters, own, names, populators)
 
     def rows(self, values: dict[str, Any]) -> Iterator[Any]:
         with self.connection.cursor() as cursor:
@@ -69,10 +77,8 @@ class _Statement:
     def instances(self, values: dict[str, Any]) -> Iterator[Any]:
         klass = self.compiler.klass_info
         assert klass is not None
-        first, after = klass["select_fields"][0], klass["select_fields"][-1] + 1
-        names = [column.target.attname for column, _, _ in self.compiler.select[first:after]]
         for row in self.rows(values):
-            instance = klass["model"].from_db(DEFAULT_DB_ALIAS, names, row[first:after])
+            instance = klass["model"].from_db(DEFAULT_DB_ALIAS, self.names, row[self.own])
             for populator in self.populators:
                 populator.populate(row, instance)
             yield instance
