@@ -8,20 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from pools import guest
-from pools.guest import connections, sealing
 from pools.models import WorkloadVersion
 from tenants.models import Assignment
-from tests.guest_agent import Agent
+from tests.guest_agent import sealed_agent
 from tests.make import make_held
 
 
 @contextlib.contextmanager
 def held_files(directory: Path, home: Path, monkeypatch: Any, tenant: str = "alice") -> Iterator[Assignment]:
     """The tenant holds a container whose state volume is ``home``, and whose secrets are mounted in ``directory``."""
-    with Agent(directory / "run") as agent:
-        monkeypatch.setattr(connections, "run_dir", lambda _: agent.directory)
-        monkeypatch.setattr(sealing, "run_dir", lambda _: agent.directory)
-        assert guest.seal(None, agent.process_1())
+    with sealed_agent(directory / "run", monkeypatch):
         row = make_held(tenant=tenant)
         version = WorkloadVersion.objects.get(pk=row.container.version_id)
         for volume in version.spec_json["volumes"]:

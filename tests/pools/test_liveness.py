@@ -11,8 +11,8 @@ from uuid import uuid4
 import pytest
 
 from pools import errors, liveness
-from pools.guest import connections, sealing
-from tests.guest_agent import Agent, lying_agent, sealed_agent
+from pools.guest import connections
+from tests.guest_agent import lying_agent, sealed_agent
 
 
 @pytest.fixture
@@ -51,10 +51,7 @@ def test_of_an_agent_that_was_killed_the_engine_decides(tmp_path, monkeypatch, e
 
 
 def test_an_agent_that_hangs_or_lies_costs_a_moment_and_proves_nothing(tmp_path, monkeypatch, engine):
-    with Agent(tmp_path / "run") as agent:
-        monkeypatch.setattr(connections, "run_dir", lambda _: agent.directory)
-        monkeypatch.setattr(sealing, "run_dir", lambda _: agent.directory)
-        assert sealing.seal(uuid4(), agent.process_1())
+    with sealed_agent(tmp_path / "run", monkeypatch) as agent:
         os.kill(agent.process_1(), signal.SIGSTOP)
         began = time.monotonic()
         assert not liveness.is_running(uuid4(), 5)
