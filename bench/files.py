@@ -89,7 +89,7 @@ def _there_and_back(files: Files, name: str, size: int, rounds: int) -> dict[str
 
 
 def _long(files: Files, state: Path, rounds: int) -> dict[str, Any]:
-    """The pipe ends in the same volume; all of them write over the file of the time before."""
+    """The pipe ends in the same volume. Each run overwrites the file of the one before."""
     name = "100MB"
     source, stored, back = files.directory / name, state / f"pipe-{name}", files.directory / f"{name}.pipe"
     source.write_bytes(os.urandom(LONG_BYTES))

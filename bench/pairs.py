@@ -1,4 +1,4 @@
-"""The product and the bare thing by turns, each after a quiet, as a client at rest asks."""
+"""The product and its baseline in alternation, each after a pause, as an idle client asks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ COUNT = 25
 
 
 def alternating(rounds: int, *acts: Callable[[], object], count: int = COUNT) -> list[dict[str, Any]]:
-    """The figures of each act: ``count`` of each in a round, in turn, every second time in the opposite order."""
+    """The figures of each act. A round runs each ``count`` times, in an order that is reversed every second time."""
     times: list[list[list[float]]] = [[] for _ in acts]
     for _ in range(rounds):
         of_round: list[list[float]] = [[] for _ in acts]

@@ -73,7 +73,7 @@ def _idle(server: Server, containers: int) -> dict[str, Any]:
 
 
 def _agent_pss_kb(tenants: Tenants) -> float:
-    """The mean of process 1 of every container, what they share counted in parts."""
+    """The mean PSS of process 1 of the containers."""
     asked = ["docker", "inspect", "-f", "{{.State.Pid}}", *tenants.names()]
     pids = subprocess.run(asked, check=True, capture_output=True, text=True).stdout.split()
     return round(statistics.mean(1024 * pss_mb(int(pid)) for pid in pids), 1)

@@ -25,7 +25,7 @@ def end_of(ttl_ms: int | None) -> datetime | None:
 
 
 def set_ttl(tenant_id: str, ttl_ms: int | None, *, only_longer: bool = False) -> datetime | None:
-    """Let the tenant's claim end so long from now; None: no end. Returns the end that now holds.
+    """Let the tenant's claim end ``ttl_ms`` from now; None: never. Returns when it now ends.
 
     ``only_longer`` keeps a later end, or none. 0 ends it in the controller's next round. Raises Invalid, NotAssigned,
     Releasing.

@@ -36,7 +36,7 @@ class Claim:
     wait: bool = True
     timeout_ms: int = 30_000
     ttl_ms: int | None = None
-    """The claim ends so long after it began; None: never."""
+    """How long after its beginning the claim ends; None: never."""
     end_discards: bool = False
     """Whether the state is discarded then."""
     tenant_key: str = ""

@@ -73,7 +73,7 @@ class ApiKeyOutput(ApiSerializer):
     last_used_at = serializers.DateTimeField(allow_null=True, help_text="When the key was last used, to the minute.")
     revoked_at = serializers.DateTimeField(allow_null=True)
     replaced_by = serializers.CharField(
-        allow_blank=True, help_text="The id of the key that a rotation made instead of it; empty if there is none."
+        allow_blank=True, help_text="The id of the key that replaced this one in a rotation; empty if there is none."
     )
 
 

@@ -351,7 +351,7 @@ class ApiKey(models.Model):
     last_used_at = models.DateTimeField(null=True, blank=True)
     revoked_at = models.DateTimeField(null=True, blank=True)
     replaced_by = models.CharField(max_length=16, default="", db_default="", blank=True)
-    """The id of the key that a rotation made instead of this one."""
+    """The id of the key that replaced this one in a rotation."""
 
     class Meta:
         verbose_name = "API key"

@@ -128,7 +128,7 @@ class _Compressed(StaticFile):  # type: ignore[misc]
         super().__init__(path, headers.items())
         own = Headers(list(self.get_path_and_headers({})[1]))
         own["Content-Encoding"], own["Content-Length"] = "gzip", str(len(compressed))
-        del own["Last-Modified"]  # the ETag says as much, and a page has a dozen files
+        del own["Last-Modified"]  # the ETag is enough, and a page has a dozen files
         self._headers, self._content = own.items(), compressed
 
     def get_response(self, method: str, request_headers: dict[str, str]) -> Response:

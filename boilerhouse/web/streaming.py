@@ -24,7 +24,7 @@ log = structlog.get_logger(__name__)
 
 MAX_BACKLOG_BYTES = 256 * 1024
 FIRST_LOOK_S, LAST_LOOK_S = 0.001, 0.05
-"""Pauses between looks at what a client has read: a fast one is sent more at once, a slow one is seldom looked at."""
+"""The first and the longest pause between two looks at a client's backlog: each pause is twice the one before."""
 
 Backlog = Callable[[], int]
 Send = Callable[[dict[str, Any]], Awaitable[None]]

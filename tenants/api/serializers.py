@@ -35,7 +35,7 @@ class ClaimInput(ApiSerializer):
     )
     ttl_ms = serializers.IntegerField(
         required=False, allow_null=True, min_value=1, max_value=MAX_TTL_MS,
-        help_text="The tenant is released so long after the claim, with a save, however active it is. Default: never.",
+        help_text="The tenant is released, with a save, this long after the claim, even if active. Default: never.",
     )  # fmt: skip
     wait = serializers.BooleanField(
         default=True,
