@@ -59,9 +59,11 @@ def epoch_of(node_id: str) -> int | None:
     return rows.values_list("epoch", flat=True).first()
 
 
-def give_back(node_id: str, epoch: int) -> None:
-    """The node has no fence from now on, so it is never given up without an operator's word."""
-    Node.objects.filter(pk=node_id, epoch=epoch).update(leased_at=None, leased_since=None, fence_peers=[])
+def give_back(node_id: str, epoch: int) -> bool:
+    """The node has no fence from now on, so it is never given up without an operator's word. False if it has been given
+    up already."""
+    rows = Node.objects.filter(pk=node_id, epoch=epoch).exclude(state=NodeState.LOST)
+    return bool(rows.update(leased_at=None, leased_since=None, fence_peers=[]))
 
 
 def peers_of(node_id: str) -> dict[str, str]:

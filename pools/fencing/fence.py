@@ -260,11 +260,10 @@ class Fence:
         if epoch is None:
             return False
         try:
-            node_leases.give_back(self._me, epoch)
+            return node_leases.give_back(self._me, epoch)
         except DatabaseError as error:
             log.warning("lease not given back", error=type(error).__name__)
             return False
-        return True
 
 
 def is_most(some: set[str], of: frozenset[str]) -> bool:

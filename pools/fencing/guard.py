@@ -37,8 +37,8 @@ class Guard:
         self.until: float | None = None
         """None before the first line: nothing is frozen, and nothing thawed."""
         self.groups: list[list[str]] = []
-        self.frozen: dict[str, str] = {}
-        """Control file → what thaws it."""
+        self.frozen: set[str] = set()
+        """Control files."""
         self.is_frozen = os.path.exists(mark)
         self.is_heir = self.is_frozen
         """Whether another process froze them. It took their names with it, so all are thawed."""
@@ -79,17 +79,20 @@ class Guard:
             with open(self.mark, "w") as file:
                 file.write(str(now()))
         self.is_frozen = True
-        for claimed, control, freeze, thaw in self.groups:
+        for claimed, control, freeze, _ in self.groups:
             if os.path.exists(claimed) and write(control, freeze):
-                self.frozen[control] = thaw
+                self.frozen.add(control)
 
     def thaw(self) -> None:
+        """Thaw the present groups. A frozen container that is not among them any more has lost its row, so its tenant
+        may have another: it stays frozen until it is removed."""
+        present = {control: thaw for _, control, _, thaw in self.groups}
         if self.is_heir:
-            self.frozen |= {control: thaw for _, control, _, thaw in self.groups}
+            self.frozen |= present.keys()
             self.is_heir = False
-        for control, thaw in self.frozen.items():
-            write(control, thaw)
-        self.frozen = {}
+        for control in self.frozen & present.keys():
+            write(control, present[control])
+        self.frozen = set()
         self.is_frozen = False
         with contextlib.suppress(OSError):
             os.unlink(self.mark)

@@ -125,6 +125,15 @@ def test_another_guard_thaws_what_the_one_before_froze(guard):
     assert not guard.mark.exists()
 
 
+def test_a_container_without_a_row_stays_frozen(guard):
+    """Its tenant may have another container by now."""
+    kept, gone = guard.group("kept"), guard.group("gone")
+    assert guard.tell(-1, kept, gone) == "frozen"
+    assert guard.tell(60, kept) == "free"
+    assert not guard.stands_still("kept")
+    assert guard.stands_still("gone")
+
+
 def test_a_guard_without_a_word_ends_with_its_parent(guard):
     guard.process.stdin.close()
     guard.process.wait(5)
@@ -291,6 +300,18 @@ def test_a_node_that_was_given_up_stops_at_once_and_takes_a_lease_of_its_new_epo
     assert (Node.objects.get(pk=me).epoch, fenced.fence._epoch) == (1, 1)
 
 
+def test_a_node_that_was_given_up_and_removed_thaws_nothing_when_it_registers_again(fenced, monkeypatch):
+    """Its new row had the old one's first epoch, so the fence took a lease and thawed what tenants had elsewhere."""
+    alone_no_more(fenced)
+    fenced.stops()
+    Node.objects.filter(pk=deployment.node_id()).delete()
+    deployment.register_node()
+    monkeypatch.setattr(fencing, "_groups", list)
+    fenced.fence.renew()
+    assert Node.objects.get(pk=deployment.node_id()).leased_at
+    assert fenced.stands_still_after(2)
+
+
 def test_a_lease_with_an_unknown_outcome_has_the_word_of_both_lists(fenced, monkeypatch):
     """The database may have the new list or the old one; a controller goes by that."""
     alone_no_more(fenced)
@@ -349,6 +370,17 @@ def test_an_end_that_the_database_does_not_confirm_leaves_the_containers_frozen(
     assert state.is_frozen()
     fenced.renew()
     fenced.goes_on()
+
+
+def test_an_end_after_the_node_was_given_up_leaves_the_containers_frozen(fenced):
+    """The fence has not heard of it yet. Nothing was given back, and the mark that forbids to thaw them was removed."""
+    fenced.renew()
+    me = deployment.node_id()
+    Node.objects.filter(pk=me).update(heartbeat_at=Now() - timedelta(minutes=1))
+    node_loss.declare(me, is_off=True)
+    fenced.fence._leave()
+    assert fenced.files.stands_still("a")
+    assert state.is_frozen()
 
 
 def test_the_next_fence_goes_by_what_the_one_before_knew(fenced):
